@@ -1,0 +1,51 @@
+# The course's commands. Each makes the environment in .venv first, and renews it when what it is made from changes.
+#   PYTHON=python3.12   the interpreter to make it with        TORCH=cpu   the CPU-only torch, a small download
+#   LAB_ARGS, PYTEST_ARGS, BENCH_ARGS   are handed on as they are
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+python := .venv/bin/python
+
+# JupyterLab refuses to start as root unless told. Who is root on their own machine or in a container is told nothing new.
+lab_root := $(if $(filter 0,$(shell id -u)),--allow-root)
+
+.DEFAULT_GOAL := help
+.PHONY: help environment doctor lab test test-gpu bench lint grade release clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+	@echo
+	@echo "  Options: TORCH=cpu (small download), PYTHON=python3.12, LAB_ARGS=..., PYTEST_ARGS=..., BENCH_ARGS=..."
+
+environment: ## make the environment and nothing else
+	@PYTHON='$(PYTHON)' TORCH='$(TORCH)' sh tools/environment.sh
+
+doctor: environment ## what this machine can do, and what is missing
+	@$(python) -m course.cli doctor
+
+lab: environment ## open JupyterLab on the lessons
+	@$(python) -m course.cli start
+	$(python) -m jupyterlab --LabApp.default_url="/lab/tree/$$($(python) -m course.cli start --print-path)" $(lab_root) $(LAB_ARGS)
+
+test: environment ## every test that needs no GPU
+	$(python) -m pytest -n 2 -m "not gpu" $(PYTEST_ARGS)
+
+test-gpu: environment ## the tests that need a GPU
+	$(python) -m pytest -m gpu $(PYTEST_ARGS)
+
+bench: environment ## measure the kernels on this machine
+	$(python) -m bench $(BENCH_ARGS)
+
+lint: environment ## format, lint and types
+	$(python) -m ruff format --check
+	$(python) -m ruff check
+	$(python) -m mypy
+
+release: environment ## source/NN_name.py -> release/NN_name/NN_name.ipynb
+	$(python) -m autograder.build
+
+grade: environment ## grade the sample class with nbgrader and print the table
+	$(python) -m autograder.cli grade
+
+clean: ## remove the environment and everything generated (never work/, never a gradebook)
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis test-results
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

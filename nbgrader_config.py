@@ -1,0 +1,28 @@
+"""nbgrader's configuration for this folder: `nbgrader COMMAND` here, Validate and formgrader in JupyterLab started here."""
+
+c = get_config()  # noqa: F821  nbgrader hands it to this file
+
+# --- The course -------------------------------------------------------------------------------------------------
+c.CourseDirectory.course_id = "attention-backends"
+# Beside a lesson or a submission these are leftovers, never part of it. source/NN_name.py holds the solutions.
+c.CourseDirectory.ignore = [
+    ".ipynb_checkpoints",
+    "__pycache__",
+    "*.pyc",
+    "*.py",
+    ".hypothesis",
+    ".DS_Store",
+    "feedback",
+]
+
+# --- What a learner finds where the solution was ------------------------------------------------------------------
+c.ClearSolutions.code_stub = {"python": 'raise NotImplementedError("Your code here. Then delete this line.")'}
+c.ClearSolutions.text_stub = "*Your answer here. Then delete this line.*"
+
+# --- Running a notebook (Validate, autograde) ---------------------------------------------------------------------
+# Seconds for one cell. Triton's interpreter is slow on a small machine; a loop that never ends must still end.
+c.Execute.timeout = 300
+c.Execute.interrupt_on_timeout = True
+
+# --- Grading ------------------------------------------------------------------------------------------------------
+# Plug-ins of autograder/ are named here.
