@@ -1,0 +1,61 @@
+"""Paged attention: references in torch, a block pool, and Triton kernels that run on a GPU or in Triton's interpreter.
+
+    import kernels
+
+    kernels.reshape_and_cache(key, value, key_cache, value_cache, slot_mapping)
+    output = kernels.paged_attention(query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale)
+
+`kernels.reference` has the same functions in plain torch. Nothing loads Triton before a Triton function is asked for;
+import `kernels` before `triton` all the same, because it chooses the interpreter on a machine without a GPU.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from kernels.runtime import INTERPRET, describe, device
+
+if TYPE_CHECKING:
+    from kernels import block_pool, contract, reference
+    from kernels.block_pool import BlockPool
+    from kernels.decode import paged_decode
+    from kernels.kv_cache import reshape_and_cache
+    from kernels.merge import merge_attn_states
+    from kernels.prefill import paged_attention
+
+__all__ = [
+    "INTERPRET",
+    "BlockPool",
+    "block_pool",
+    "contract",
+    "describe",
+    "device",
+    "merge_attn_states",
+    "paged_attention",
+    "paged_decode",
+    "reference",
+    "reshape_and_cache",
+]
+
+_SUBMODULES = ("block_pool", "contract", "reference")
+_HOME = {
+    "BlockPool": "block_pool",
+    "merge_attn_states": "merge",
+    "paged_attention": "prefill",
+    "paged_decode": "decode",
+    "reshape_and_cache": "kv_cache",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name in _SUBMODULES:
+        return import_module(f"kernels.{name}")
+    if name in _HOME:
+        value = getattr(import_module(f"kernels.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'kernels' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,109 @@
+"""Where Triton kernels run on this machine: compiled on a CUDA GPU, or in Triton's interpreter on the CPU.
+
+Triton decides between the two when a function is decorated, and its own library (`tl.sum`, `tl.cdiv`, ...) is decorated by
+`import triton`. So TRITON_INTERPRET has to be in the environment before that, and `import kernels` puts it there: a
+kernel that a notebook defines later runs in the interpreter too.
+"""
+
+import functools
+import os
+
+import torch
+
+__all__ = ["INTERPRET", "check_launch", "describe", "device", "num_multiprocessors"]
+
+
+def _choose_interpreter() -> bool:
+    """True when kernels are to run in the interpreter. An explicit TRITON_INTERPRET is left as the user set it."""
+    setting = os.environ.get("TRITON_INTERPRET", "").strip().lower()
+    if setting:
+        return setting in ("1", "true", "yes", "on", "y")
+    if torch.cuda.is_available():
+        return False
+    os.environ["TRITON_INTERPRET"] = "1"
+    return True
+
+
+INTERPRET = _choose_interpreter()
+
+
+def device() -> torch.device:
+    """The device that tensors must be on for the Triton kernels: cpu with the interpreter, cuda without."""
+    return torch.device("cpu" if INTERPRET else "cuda")
+
+
+def describe() -> str:
+    """Where kernels run, for a person: "NVIDIA H200 (compute capability 9.0)" or "CPU (Triton interpreter)"."""
+    if INTERPRET:
+        return "CPU (Triton interpreter)"
+    if not torch.cuda.is_available():
+        return "nowhere (no CUDA GPU, and TRITON_INTERPRET turns the interpreter off)"
+    major, minor = torch.cuda.get_device_capability()
+    return f"{torch.cuda.get_device_name()} (compute capability {major}.{minor})"
+
+
+def check_launch(name: str, tensor: torch.Tensor) -> None:
+    """Refuse a launch that cannot work here. `name` is the argument that `tensor` was passed as.
+
+    Raises RuntimeError when this process cannot run Triton kernels at all, ValueError when it cannot run them on `tensor`.
+    """
+    _check_triton()
+    if tensor.device.type != device().type:
+        raise ValueError(
+            f"{name}: expected a tensor on {device().type} (kernels run on: {describe()}), got one on {tensor.device}"
+        )
+    if INTERPRET and tensor.dtype == torch.bfloat16:
+        raise ValueError(
+            f"{name}: expected float16 or float32, got bfloat16, which Triton's interpreter computes wrongly; "
+            "bfloat16 needs a GPU (kernels.reference takes it everywhere)"
+        )
+
+
+@functools.cache
+def num_multiprocessors(device: torch.device) -> int:
+    """How many programs run at the same time on `device`, counting one on each multiprocessor; 1 in the interpreter."""
+    if INTERPRET:
+        return 1
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+@functools.cache
+def _check_triton() -> None:
+    if not INTERPRET:
+        if not torch.cuda.is_available():
+            setting = os.environ["TRITON_INTERPRET"]
+            raise RuntimeError(
+                f"this machine has no CUDA GPU and TRITON_INTERPRET={setting} turns Triton's interpreter off; "
+                "unset TRITON_INTERPRET and start Python again"
+            )
+        return
+
+    import triton.language as tl
+    from triton.runtime.interpreter import InterpretedFunction
+
+    if not isinstance(tl.sum, InterpretedFunction):
+        raise RuntimeError(
+            "triton was imported before kernels, without its interpreter, on a machine where kernels need it; restart "
+            "Python (in a notebook: restart the kernel) and import kernels before triton, or set TRITON_INTERPRET=1"
+        )
+    _repair_interpreter()
+
+
+def _repair_interpreter() -> None:
+    """Let `range(tl.cdiv(n, TILE_SIZE))` work in Triton 3.6's interpreter with NumPy 2.5.
+
+    The interpreter holds every scalar in an array of one element. Triton 3.6 calls int() on it, which NumPy 2.5 refuses;
+    Triton 3.7 squeezes the array first, and so do we.
+    """
+    import triton
+    from triton.runtime import interpreter
+
+    if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 7):
+        return
+    patch_tensor = interpreter._patch_lang_tensor
+
+    def patch_tensor_and_index(tensor, scope):  # type: ignore[no-untyped-def]
+        patch_tensor(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patch_tensor_and_index
