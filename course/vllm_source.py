@@ -1,14 +1,15 @@
-"""vLLM 0.22.1's own source, brought from the released wheel, for reading: nothing of it is built or installed.
+"""vLLM 0.22.1's own source, for reading, out of the released wheel: nothing is built or installed.
 
-    root()                         the folder that holds `vllm/...`; brought on the first call (a download of 261 MB,
-                                   of which 6 MB of Python files are kept)
+    root()                         the folder that holds `vllm/...`; the first call brings it (a download
+                                   of 261 MB, of which 6 MB of Python files are kept)
     read(path)                     the text of one file, e.g. "vllm/v1/attention/selector.py"
     locate(path, qualname)         (first line, last line) of a definition, by syntax tree
     python -m course.vllm_source   brings the source; with a path and a name it prints the place
 
-pip does the download, with whatever index, proxy or folder of wheels (`PIP_FIND_LINKS`, `PIP_NO_INDEX`) it is configured
-for, and holds the wheel against the hash below. What is kept lies in `$COURSE_VLLM_SOURCE` if that is set, else in the
-user's cache folder, and every file is held against `data/vllm_0_22_1_files.json` each time it is read.
+pip does the download, with whatever index, proxy or folder of wheels (`PIP_FIND_LINKS`, `PIP_NO_INDEX`) it
+is configured for, and holds the wheel against the hash below. What is kept lies in `$COURSE_VLLM_SOURCE` if
+that is set, else in the user's cache folder, and every file is held against `data/vllm_0_22_1_files.json`
+each time it is read.
 """
 
 import ast
@@ -28,8 +29,8 @@ WHEEL_SHA256 = "cc50536c93827a577b2bc45f038b8b866c31ed220631008521a337c9b2558f4d
 CACHE_VARIABLE = "COURSE_VLLM_SOURCE"
 FILES = Path(__file__).parent / "data" / "vllm_0_22_1_files.json"
 
-# What is kept of the wheel: the attention code and what stands around it, from the scheduler's blocks to the kernels'
-# wrappers. METADATA and RECORD say what the release requires and ships.
+# What is kept of the wheel: the attention code and what stands around it, from the scheduler's blocks to
+# the kernels' wrappers. METADATA and RECORD say what the release requires and ships.
 KEPT_FOLDERS = (
     "vllm/v1/attention/",
     "vllm/v1/core/",
@@ -60,7 +61,7 @@ KEPT_FILES = (
 
 
 class SourceUnavailable(RuntimeError):
-    """vLLM's source could not be brought, or is not what was released. The text is one sentence for a person."""
+    """vLLM's source could not be brought, or is not what was released. Its text is one sentence."""
 
 
 def cache_folder() -> Path:
@@ -101,7 +102,8 @@ def read(path: str) -> str:
     data = (root() / path).read_bytes()
     if hashlib.sha256(data).hexdigest() != expected_files()[path]:
         raise SourceUnavailable(
-            f"{path} in {cache_folder()} is not the file that vLLM {VERSION} released; delete that folder to fetch it again."
+            f"{path} in {cache_folder()} is not the file that vLLM {VERSION} released; "
+            "delete that folder to fetch it again."
         )
     return data.decode("utf-8")
 
@@ -120,8 +122,9 @@ def verify() -> Path:
 def definitions(path: str) -> dict[str, tuple[int, int]]:
     """Every definition of a kept file: qualified name -> (first line, last line), counted from 1.
 
-    Classes, functions, and names assigned in a module or a class. The first line is that of `class`, `def` or the
-    assignment, not of a decorator. Of a name that is defined twice (the branches of an `if`), the first counts.
+    Classes, functions, and names assigned in a module or a class. The first line is that of `class`, `def`
+    or the assignment, not of a decorator. Of a name that is defined twice (the branches of an `if`), the
+    first counts.
     """
     found: dict[str, tuple[int, int]] = {}
 
@@ -144,7 +147,7 @@ def definitions(path: str) -> dict[str, tuple[int, int]]:
 
 
 def locate(path: str, qualname: str) -> tuple[int, int]:
-    """(first line, last line) of a definition, e.g. `locate(".../flash_attn.py", "FlashAttentionImpl.forward")`.
+    """(first line, last line) of a definition; a method is asked for as "FlashAttentionImpl.forward".
 
     Raises ValueError when the file has no definition of that name.
     """
@@ -155,7 +158,7 @@ def locate(path: str, qualname: str) -> tuple[int, int]:
 
 
 def find(path: str) -> str:
-    """The full path of the one kept file that `path` ends, e.g. "selector.py" -> "vllm/v1/attention/selector.py".
+    """The one kept file whose path ends in `path`: "selector.py" -> "vllm/v1/attention/selector.py".
 
     Raises ValueError when no kept file, or more than one, ends so.
     """
