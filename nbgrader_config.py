@@ -4,12 +4,11 @@ c = get_config()  # noqa: F821  nbgrader hands it to this file
 
 # --- The course -------------------------------------------------------------------------------------------------
 c.CourseDirectory.course_id = "attention-backends"
-# Beside a lesson or a submission these are leftovers, never part of it. source/NN_name.py holds the solutions.
+# Beside a lesson or a submission these are leftovers, never part of it.
 c.CourseDirectory.ignore = [
     ".ipynb_checkpoints",
     "__pycache__",
     "*.pyc",
-    "*.py",
     ".hypothesis",
     ".DS_Store",
     "feedback",
