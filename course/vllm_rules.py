@@ -117,7 +117,23 @@ def priorities(deployment: Deployment) -> list[str]:
 
 def explain(deployment: Deployment) -> dict[str, list[str]]:
     """vLLM's reasons against each backend, in the order in which it asks. No reason: it is valid."""
-    return {backend: _reasons(backend, deployment) for backend in priorities(deployment)}
+    return {backend: refusals(backend, deployment) for backend in priorities(deployment)}
+
+
+def refusals(backend: str, deployment: Deployment) -> list[str]:
+    """One backend's reasons against a deployment, whether vLLM would ask it or not.
+
+    Raises ValueError for a backend that vLLM asks on no GPU.
+    """
+    if backend not in table()["backends"]:
+        raise ValueError(f"backend: expected one of {list(table()['backends'])}, got {backend!r}")
+    facts = table()["backends"][backend]["facts"]
+    reasons = []
+    for rule in table()["rules"]:
+        fact = _fact(facts[rule["rule"]], deployment)
+        if (reason := _reason(rule, fact, deployment)) is not None:
+            reasons.append(reason)
+    return reasons
 
 
 def select(deployment: Deployment) -> str:
@@ -141,16 +157,6 @@ def place(backend: str, rule: str) -> str:
     if rule not in places:
         raise ValueError(f"rule: expected one of {list(places)}, got {rule!r}")
     return places[rule]
-
-
-def _reasons(backend: str, deployment: Deployment) -> list[str]:
-    facts = table()["backends"][backend]["facts"]
-    reasons = []
-    for rule in table()["rules"]:
-        fact = _fact(facts[rule["rule"]], deployment)
-        if (reason := _reason(rule, fact, deployment)) is not None:
-            reasons.append(reason)
-    return reasons
 
 
 def _reason(rule: dict[str, Any], fact: Any, deployment: Deployment) -> str | None:
