@@ -1,12 +1,15 @@
-"""Paged attention: references in torch, a block pool, and Triton kernels that run on a GPU or in Triton's interpreter.
+"""Paged attention: references in torch, a block pool, and Triton kernels for a GPU or Triton's interpreter.
 
     import kernels
 
     kernels.reshape_and_cache(key, value, key_cache, value_cache, slot_mapping)
-    output = kernels.paged_attention(query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale)
+    output = kernels.paged_attention(
+        query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale
+    )
 
-`kernels.reference` has the same functions in plain torch. Nothing loads Triton before a Triton function is asked for;
-import `kernels` before `triton` all the same, because it chooses the interpreter on a machine without a GPU.
+`kernels.reference` has the same functions in plain torch. Nothing loads Triton before a Triton function is
+asked for; import `kernels` before `triton` all the same, because it chooses the interpreter on a machine
+without a GPU.
 """
 
 from importlib import import_module

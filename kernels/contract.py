@@ -1,12 +1,13 @@
-"""The tensor contract, checked: what every function of this package accepts. References and launchers share these checks.
+"""The tensor contract, checked: what references and launchers accept.
 
-Each check raises a ValueError that names the argument, what was expected and what came. On CUDA tensors only shapes,
-dtypes, devices and strides are looked at, so that a check never waits for the GPU. On CPU tensors the values that become
-addresses are checked too: Triton's interpreter reads raw memory, and a wrong block id would end the notebook's process.
+Each check raises a ValueError that names the argument, what was expected and what came. On CUDA tensors only
+shapes, dtypes, devices and strides are looked at, so that a check never waits for the GPU. On CPU tensors the
+values that become addresses are checked too: Triton's interpreter reads raw memory, and a wrong block id
+would end the notebook's process.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -17,7 +18,7 @@ REFERENCE_DTYPES = (*KERNEL_DTYPES, torch.float64)
 def check_dense(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, causal: bool
 ) -> None:
-    """One request, its keys and values in order: query [n_q, num_heads, head_size], key and value [n_kv, ...]."""
+    """The arguments of `dense_attention`: one request, its keys and values in order."""
     _check_tensor("query", query, {"n_q": None, "num_heads": None, "head_size": None}, REFERENCE_DTYPES)
     head_size = query.shape[2]
     kv_shape: dict[str, int | None] = {"n_kv": None, "num_kv_heads": None, "head_size": head_size}
@@ -103,7 +104,7 @@ def check_cache_write(
             "slot_mapping",
             slot_mapping,
             (slot_mapping < -1) | (slot_mapping >= num_slots),
-            f"slots from 0 to {num_slots - 1} (the cache has {key_cache.shape[0]} blocks of {key_cache.shape[1]}), "
+            f"slots from 0 to {num_slots - 1} (num_blocks * block_size = {num_slots}), "
             "or -1 for a token that is not written",
         )
 
@@ -163,7 +164,7 @@ def _check_scale(scale: float) -> None:
 def _check_tensor(
     name: str,
     tensor: torch.Tensor,
-    shape: dict[str, int | None],
+    shape: Mapping[str, int | None],
     dtypes: Iterable[torch.dtype],
     device: torch.device | None = None,
 ) -> None:
@@ -185,8 +186,8 @@ def _check_tensor(
         )
     if tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
         raise ValueError(
-            f"{name}: expected the last dimension to be contiguous (stride 1), got stride {tensor.stride(-1)}; "
-            "call .contiguous()"
+            f"{name}: expected the last dimension to be contiguous (stride 1), "
+            f"got stride {tensor.stride(-1)}; call .contiguous()"
         )
 
 
@@ -207,7 +208,8 @@ def _check_block_values(
         "seq_lens",
         seq_lens,
         (seq_lens < 0) | (seq_lens > width * block_size),
-        f"lengths from 0 to {width * block_size} (block_table has {width} entries a request, block_size is {block_size})",
+        f"lengths from 0 to {width * block_size} (block_table has {width} entries a request, "
+        f"block_size is {block_size})",
     )
     num_owned = (seq_lens + block_size - 1) // block_size
     owned = torch.arange(width)[None, :] < num_owned[:, None]
@@ -223,7 +225,8 @@ def _check_query_values(query_start_loc: torch.Tensor, seq_lens: torch.Tensor, n
     starts = query_start_loc.tolist()
     if starts[0] != 0 or starts[-1] != num_tokens:
         raise ValueError(
-            f"query_start_loc: expected to start at 0 and to end at num_tokens={num_tokens}, got {_shorten(starts)}"
+            f"query_start_loc: expected to start at 0 and to end at num_tokens={num_tokens}, "
+            f"got {_shorten(starts)}"
         )
     num_queries = query_start_loc.diff()
     if bool((num_queries < 0).any()):
@@ -232,8 +235,9 @@ def _check_query_values(query_start_loc: torch.Tensor, seq_lens: torch.Tensor, n
     if bool(short.any()):
         request = int(short.nonzero()[0])
         raise ValueError(
-            f"seq_lens[{request}]: expected at least {int(num_queries[request])}, the number of query tokens of request "
-            f"{request}, because seq_lens counts this step's tokens too, got {int(seq_lens[request])}"
+            f"seq_lens[{request}]: expected at least {int(num_queries[request])}, the number of query tokens "
+            f"of request {request}, because seq_lens counts this step's tokens too, "
+            f"got {int(seq_lens[request])}"
         )
 
 

@@ -1,9 +1,11 @@
 """Paged decode: one query token a request, the last of its sequence, against all that the cache holds for it.
 
-Decode is bound by reading keys and values, so a program takes one kv head and all query heads that it serves: a key is
-read once. A long sequence is cut into splits that run side by side, each with its own online softmax; merge.py puts
-them together.
+Decode is bound by reading keys and values, so a program takes one kv head and all query heads that it serves:
+a key is read once. A long sequence is cut into splits that run side by side, each with its own online
+softmax; merge.py puts them together.
 """
+
+# mypy: allow-untyped-defs
 
 import torch
 import triton
@@ -25,7 +27,7 @@ def _paged_decode_kernel(
     block_table_ptr,  # [num_reqs, max_num_blocks]
     seq_lens_ptr,  # [num_reqs]
     out_ptr,  # [NUM_SPLITS, num_reqs, num_heads, head_size]
-    lse_ptr,  # [NUM_SPLITS, num_reqs, num_heads], or None
+    lse_ptr,  # [NUM_SPLITS, num_reqs, num_heads]
     scale_log2,  # scale * log2(e)
     stride_query_token,
     stride_query_head,
@@ -49,7 +51,7 @@ def _paged_decode_kernel(
     TILE_SIZE: tl.constexpr,
     NUM_SPLITS: tl.constexpr,
 ):
-    """One program: one request, one kv head, one split. Row i of its tile is the i-th query head of that kv head."""
+    """One program: one request, one kv head, one split. Row i is the i-th query head of that kv head."""
     request = tl.program_id(0).to(tl.int64)
     kv_head = tl.program_id(1).to(tl.int64)
     split = tl.program_id(2)
@@ -94,15 +96,15 @@ def _paged_decode_kernel(
     output, lse = finish_softmax(row_max, row_sum, acc)
     out_at = split.to(tl.int64) * stride_out_split + request * stride_out_token + head * stride_out_head
     tl.store(out_ptr + out_at[:, None] + dim[None, :], output.to(out_ptr.dtype.element_ty), mask=mask)
-    if lse_ptr is not None:
-        lse_at = split.to(tl.int64) * stride_lse_split + request * stride_lse_token + head
-        tl.store(lse_ptr + lse_at, lse, mask=row < NUM_QUERIES_PER_KV)
+    lse_at = split.to(tl.int64) * stride_lse_split + request * stride_lse_token + head
+    tl.store(lse_ptr + lse_at, lse, mask=row < NUM_QUERIES_PER_KV)
 
 
 def _choose_num_splits(num_programs: int, max_seq_len: int, device: torch.device) -> int:
     """Enough splits to give every multiprocessor a few programs, none shorter than 256 tokens.
 
-    From shapes alone: reading seq_lens would wait for the GPU, and a CUDA graph must fit every batch of its shape.
+    From shapes alone: reading seq_lens would wait for the GPU, and a CUDA graph fits every batch of its
+    shapes.
     """
     wanted = 4 * runtime.num_multiprocessors(device) // num_programs
     return max(1, min(wanted, triton.cdiv(max_seq_len, 256), 64))
@@ -122,16 +124,16 @@ def paged_decode(
     """Attention of one query token a request, the last of its sequence, over a paged cache.
 
     query: [num_reqs, num_heads, head_size], float16, bfloat16 (GPU only) or float32.
-    key_cache, value_cache: [num_blocks, block_size, num_kv_heads, head_size], query's dtype; num_heads is a multiple of
-        num_kv_heads, and query head h reads kv head h // (num_heads // num_kv_heads).
+    key_cache, value_cache: [num_blocks, block_size, num_kv_heads, head_size], query's dtype; num_heads is a
+        multiple of num_kv_heads, and query head h reads kv head h // (num_heads // num_kv_heads).
     block_table: [num_reqs, max_num_blocks] int32; entries past a request's end are never read.
     seq_lens: [num_reqs] int32, tokens in the cache, this step's included; 0 is legal.
     scale: what scores are multiplied with, usually head_size ** -0.5.
     out: where to write the output, like query; made when None.
 
-    Returns the output [num_reqs, num_heads, head_size] and, with `return_lse`, the natural logarithm of the sum of
-    exponentials [num_reqs, num_heads] in float32. A request of length 0 gets zeros and -inf.
-    Raises ValueError when an argument breaks the contract.
+    Returns the output [num_reqs, num_heads, head_size] and, with `return_lse`, the natural logarithm of the
+    sum of exponentials [num_reqs, num_heads] in float32. A request of length 0 gets zeros and -inf. Raises
+    ValueError when an argument breaks the contract.
     """
     contract.check_paged(query, key_cache, value_cache, block_table, seq_lens, None, scale, out)
     runtime.check_launch("query", query)
@@ -139,9 +141,9 @@ def paged_decode(
     _, block_size, num_kv_heads, _ = key_cache.shape
     if out is None:
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    lse = query.new_empty(num_reqs, num_heads, dtype=torch.float32) if return_lse else None
+    lse = query.new_empty(num_reqs, num_heads, dtype=torch.float32)
     if num_reqs == 0:
-        return (out, lse) if lse is not None else out
+        return (out, lse) if return_lse else out
 
     num_queries_per_kv = num_heads // num_kv_heads
     head_size_padded = max(16, triton.next_power_of_2(head_size))
@@ -153,7 +155,7 @@ def paged_decode(
         tile_size = 64 if query.element_size() == 2 and head_size_padded <= 128 else 32
 
     if num_splits == 1:
-        outputs, lses = out[None], None if lse is None else lse[None]
+        outputs, lses = out[None], lse[None]
     else:
         outputs = query.new_empty(num_splits, num_reqs, num_heads, head_size, dtype=torch.float32)
         lses = query.new_empty(num_splits, num_reqs, num_heads, dtype=torch.float32)
@@ -172,7 +174,7 @@ def paged_decode(
             *value_cache.stride()[:3],
             block_table.stride(0),
             *outputs.stride()[:3],
-            *((0, 0) if lses is None else lses.stride()[:2]),
+            *lses.stride()[:2],
             NUM_QUERIES_PER_KV=num_queries_per_kv,
             HEAD_SIZE=head_size,
             HEAD_SIZE_PADDED=head_size_padded,
@@ -185,4 +187,4 @@ def paged_decode(
         )
     if num_splits > 1:
         launch_merge(outputs, lses, out, lse)
-    return (out, lse) if lse is not None else out
+    return (out, lse) if return_lse else out

@@ -1,5 +1,7 @@
 """Merging attention over parts of a sequence into attention over the whole."""
 
+# mypy: allow-untyped-defs
+
 import torch
 import triton
 import triton.language as tl
@@ -15,7 +17,7 @@ def _merge_attn_states_kernel(
     outputs_ptr,  # [num_splits, num_tokens, num_heads, head_size]
     lses_ptr,  # [num_splits, num_tokens, num_heads]
     out_ptr,  # [num_tokens, num_heads, head_size]
-    lse_ptr,  # [num_tokens, num_heads], contiguous, or None
+    lse_ptr,  # [num_tokens, num_heads], contiguous
     num_splits,
     num_rows,
     stride_outputs_split,
@@ -64,15 +66,12 @@ def _merge_attn_states_kernel(
     out_at = token * stride_out_token + head * stride_out_head
     merged = (acc / divisor[:, None]).to(out_ptr.dtype.element_ty)
     tl.store(out_ptr + out_at[:, None] + dim[None, :], merged, mask=in_range[:, None] & in_head[None, :])
-    if lse_ptr is not None:
-        lse = tl.where(empty, float("-inf"), (row_max + tl.log2(divisor)) * LN_2)
-        tl.store(lse_ptr + row, lse, mask=in_range)
+    lse = tl.where(empty, float("-inf"), (row_max + tl.log2(divisor)) * LN_2)
+    tl.store(lse_ptr + row, lse, mask=in_range)
 
 
-def launch_merge(
-    outputs: torch.Tensor, lses: torch.Tensor, out: torch.Tensor, lse: torch.Tensor | None
-) -> None:
-    """Merge `outputs` and `lses` into `out` (any dtype) and, unless it is None, into the contiguous `lse`."""
+def launch_merge(outputs: torch.Tensor, lses: torch.Tensor, out: torch.Tensor, lse: torch.Tensor) -> None:
+    """Merge `outputs` and `lses` into `out` (any dtype) and the contiguous `lse`."""
     num_splits, num_tokens, num_heads, head_size = outputs.shape
     if num_tokens == 0:
         return
@@ -101,9 +100,9 @@ def merge_attn_states(outputs: torch.Tensor, lses: torch.Tensor) -> tuple[torch.
     outputs: [num_splits, num_tokens, num_heads, head_size], float16, bfloat16 (GPU only) or float32.
     lses: [num_splits, num_tokens, num_heads] float32, natural logarithm of each split's sum of exponentials.
 
-    A split that saw nothing has lse -inf, and its output may hold anything, NaN included. Returns (output, lse): output
-    [num_tokens, num_heads, head_size] in outputs' dtype, lse [num_tokens, num_heads] float32; zeros and -inf where every
-    split is empty. Raises ValueError when an argument breaks the contract.
+    A split that saw nothing has lse -inf, and its output may hold anything, NaN included. Returns (output,
+    lse): output [num_tokens, num_heads, head_size] in outputs' dtype, lse [num_tokens, num_heads] float32;
+    zeros and -inf where every split is empty. Raises ValueError when an argument breaks the contract.
     """
     contract.check_states(outputs, lses)
     runtime.check_launch("outputs", outputs)

@@ -1,5 +1,7 @@
 """From positions in a sequence to memory: the part of a kernel that knows about blocks."""
 
+# mypy: allow-untyped-defs
+
 import triton
 import triton.language as tl
 
@@ -24,9 +26,10 @@ def load_tile(
     HEAD_SIZE: tl.constexpr,
     HEAD_SIZE_PADDED: tl.constexpr,
 ):
-    """Keys or values of one head at the given slots, [TILE_SIZE, HEAD_SIZE_PADDED]; zeros where `mask` is not set.
+    """Keys or values of one head at the given slots, [TILE_SIZE, HEAD_SIZE_PADDED]; zeros outside `mask`.
 
-    Slots that no request owns may hold NaN, and 0 * NaN is NaN: they are never loaded, neither for keys nor for values.
+    Slots that no request owns may hold NaN, and 0 * NaN is NaN: they are never loaded, neither for keys nor
+    for values.
     """
     dim = tl.arange(0, HEAD_SIZE_PADDED)
     row = block * stride_block + offset * stride_slot

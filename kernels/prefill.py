@@ -1,10 +1,13 @@
 """Paged attention of a ragged batch: prefill, chunks of a prefill and decode, side by side in one launch.
 
-The grid comes from shapes alone, as in vLLM's unified attention (vllm/v1/attention/ops/triton_unified_attention.py):
-a request of n query tokens needs at most n // BLOCK_Q + 1 programs a kv head, so num_tokens // BLOCK_Q + num_reqs are enough for the
-batch, and each program finds its request by a binary search in query_start_loc. Nothing waits for the GPU, and a CUDA
-graph fits every batch of its shape.
+The grid comes from shapes alone, as in vLLM's unified attention
+(vllm/v1/attention/ops/triton_unified_attention.py): a request of n query tokens needs at most n // BLOCK_Q +
+1 programs a kv head, so num_tokens // BLOCK_Q + num_reqs are enough for the batch, and each program finds its
+request by a binary search in query_start_loc. Nothing waits for the GPU, and a CUDA graph fits every batch of
+its shape.
 """
+
+# mypy: allow-untyped-defs
 
 import torch
 import triton
@@ -19,7 +22,10 @@ __all__ = ["paged_attention"]
 
 @triton.jit
 def _find_request(query_start_loc_ptr, q_block, num_reqs, BLOCK_Q: tl.constexpr):
-    """The request that a block of queries belongs to. Request r's first block is query_start_loc[r] // BLOCK_Q + r."""
+    """The request that block number q_block of the queries belongs to.
+
+    The first block of request r is query_start_loc[r] // BLOCK_Q + r.
+    """
     low = 0
     high = num_reqs
     while low < high:
@@ -41,7 +47,7 @@ def _paged_attention_kernel(
     seq_lens_ptr,  # [num_reqs]
     query_start_loc_ptr,  # [num_reqs + 1]
     out_ptr,  # [num_tokens, num_heads, head_size]
-    lse_ptr,  # [num_tokens, num_heads], contiguous, or None
+    lse_ptr,  # [num_tokens, num_heads], contiguous
     scale_log2,  # scale * log2(e)
     num_reqs,
     stride_query_token,
@@ -66,8 +72,8 @@ def _paged_attention_kernel(
 ):
     """One program: BLOCK_Q query tokens of one request, for all query heads of one kv head.
 
-    A row of its tile is a query token and a query head: row = token * NUM_QUERIES_PER_KV + head. So a key that is
-    loaded once serves all of them.
+    A row of its tile is a query token and a query head: row = token * NUM_QUERIES_PER_KV + head. So a key
+    that is loaded once serves all of them.
     """
     q_block = tl.program_id(0)
     kv_head = tl.program_id(1).to(tl.int64)
@@ -122,14 +128,13 @@ def _paged_attention_kernel(
     output, lse = finish_softmax(row_max, row_sum, acc)
     out_at = token * stride_out_token + head * stride_out_head
     tl.store(out_ptr + out_at[:, None] + dim[None, :], output.to(out_ptr.dtype.element_ty), mask=mask)
-    if lse_ptr is not None:
-        tl.store(lse_ptr + token * NUM_HEADS + head, lse, mask=row_mask)
+    tl.store(lse_ptr + token * NUM_HEADS + head, lse, mask=row_mask)
 
 
 def _choose_tile(
     query: torch.Tensor, num_reqs: int, num_queries_per_kv: int, max_seq_len: int
 ) -> tuple[int, int, int]:
-    """(BLOCK_M, TILE_SIZE, num_warps), from shapes alone: enough rows for an average request, within what fits."""
+    """(BLOCK_M, TILE_SIZE, num_warps), from shapes alone: rows for an average request, within what fits."""
     head_size_padded = triton.next_power_of_2(query.shape[2])
     if runtime.INTERPRET:
         # An operation costs about the same for any size up to here, so few large tiles are the fastest.
@@ -159,21 +164,21 @@ def paged_attention(
     out: torch.Tensor | None = None,
     return_lse: bool = False,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-    """Causal attention of a ragged batch of requests over a paged cache that already holds this step's tokens.
+    """Causal attention of a ragged batch over a paged cache that already holds this step's tokens.
 
-    query: [num_tokens, num_heads, head_size], float16, bfloat16 (GPU only) or float32; the requests' tokens one after
-        another. The n_q query tokens of a request are the last of its sequence: query i sits at position
+    query: [num_tokens, num_heads, head_size], float16, bfloat16 (GPU only) or float32; the requests' tokens
+        one after another. The n_q query tokens of a request are the last of its sequence: query i sits at position
         seq_len - n_q + i and sees the positions up to and including its own.
-    key_cache, value_cache: [num_blocks, block_size, num_kv_heads, head_size], query's dtype; num_heads is a multiple of
-        num_kv_heads, and query head h reads kv head h // (num_heads // num_kv_heads).
+    key_cache, value_cache: [num_blocks, block_size, num_kv_heads, head_size], query's dtype; num_heads is a
+        multiple of num_kv_heads, and query head h reads kv head h // (num_heads // num_kv_heads).
     block_table: [num_reqs, max_num_blocks] int32; entries past a request's end are never read.
     seq_lens: [num_reqs] int32, tokens in the cache, this step's included; 0 is legal.
-    query_start_loc: [num_reqs + 1] int32, where each request's tokens start in query; the last entry is num_tokens.
+    query_start_loc: [num_reqs + 1] int32, where each request's tokens start, and the end, num_tokens.
     scale: what scores are multiplied with, usually head_size ** -0.5.
     out: where to write the output, like query; made when None.
 
-    Returns the output [num_tokens, num_heads, head_size] and, with `return_lse`, the natural logarithm of the sum of
-    exponentials [num_tokens, num_heads] in float32. A token that sees nothing gets zeros and -inf.
+    Returns the output [num_tokens, num_heads, head_size] and, with `return_lse`, the natural logarithm of the
+    sum of exponentials [num_tokens, num_heads] in float32. A token that sees nothing gets zeros and -inf.
     Raises ValueError when an argument breaks the contract.
     """
     contract.check_paged(query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, out)
@@ -183,9 +188,9 @@ def paged_attention(
     num_reqs = block_table.shape[0]
     if out is None:
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    lse = query.new_empty(num_tokens, num_heads, dtype=torch.float32) if return_lse else None
+    lse = query.new_empty(num_tokens, num_heads, dtype=torch.float32)
     if num_tokens == 0:
-        return (out, lse) if lse is not None else out
+        return (out, lse) if return_lse else out
 
     num_queries_per_kv = num_heads // num_kv_heads
     max_seq_len = block_table.shape[1] * block_size
@@ -219,4 +224,4 @@ def paged_attention(
             num_warps=num_warps,
             num_stages=2,
         )
-    return (out, lse) if lse is not None else out
+    return (out, lse) if return_lse else out

@@ -1,7 +1,8 @@
 """Paged attention in plain torch: slow, short, and the definition of what is right.
 
-The functions have the names and signatures of the Triton ones, so that one can stand in for the other. They accumulate in
-float32, or in float64 when the inputs are float64, and run on any device. They work forward only, request by request.
+The functions have the names and signatures of the Triton ones, so that one can stand in for the other. They
+accumulate in float32, or in float64 when the inputs are float64, and run on any device. They work forward
+only, request by request.
 """
 
 import math
@@ -26,13 +27,13 @@ def dense_attention(
 ) -> Result:
     """Attention of one request whose keys and values lie in order. No paging.
 
-    query: [n_q, num_heads, head_size]; key, value: [n_kv, num_kv_heads, head_size], the same dtype: float16, bfloat16,
-    float32 or float64. The queries are the last n_q tokens of the sequence: with `causal`, query i sits at position
-    n_kv - n_q + i and sees the positions up to and including its own; otherwise it sees all.
+    query: [n_q, num_heads, head_size]; key, value: [n_kv, num_kv_heads, head_size], the same dtype: float16,
+    bfloat16, float32 or float64. The queries are the last n_q tokens of the sequence: with `causal`, query i
+    sits at position n_kv - n_q + i and sees the positions up to and including its own; otherwise it sees all.
 
-    Returns the output [n_q, num_heads, head_size] in query's dtype and, with `return_lse`, the natural logarithm of the sum
-    of exponentials [n_q, num_heads] in float32 (float64 for float64 inputs). A query that sees nothing gets zeros and -inf.
-    Raises ValueError when an argument breaks the contract.
+    Returns the output [n_q, num_heads, head_size] in query's dtype and, with `return_lse`, the natural
+    logarithm of the sum of exponentials [n_q, num_heads] in float32 (float64 for float64 inputs). A query
+    that sees nothing gets zeros and -inf. Raises ValueError when an argument breaks the contract.
     """
     contract.check_dense(query, key, value, scale, causal)
     n_q, num_heads, _ = query.shape
@@ -70,9 +71,11 @@ def paged_attention(
     out: torch.Tensor | None = None,
     return_lse: bool = False,
 ) -> Result:
-    """Causal attention of a ragged batch over a paged cache: look the blocks up, put them in order, attend densely.
+    """Causal attention of a ragged batch over a paged cache: look the blocks up, put them in order, attend
+    densely.
 
-    Same contract as `kernels.paged_attention`, and float64 as well. Raises ValueError when an argument breaks it.
+    Same contract as `kernels.paged_attention`, and float64 as well. Raises ValueError when an argument breaks
+    it.
     """
     contract.check_paged(
         query,
@@ -103,7 +106,8 @@ def paged_decode(
 ) -> Result:
     """Attention of one query token a request, the last of its sequence, over a paged cache.
 
-    Same contract as `kernels.paged_decode`, and float64 as well. Raises ValueError when an argument breaks it.
+    Same contract as `kernels.paged_decode`, and float64 as well. Raises ValueError when an argument breaks
+    it.
     """
     contract.check_paged(
         query, key_cache, value_cache, block_table, seq_lens, None, scale, out, contract.REFERENCE_DTYPES
@@ -123,7 +127,8 @@ def reshape_and_cache(
 ) -> None:
     """Write each token's key and value to its slot, in place. A slot of -1 is not written.
 
-    Same contract as `kernels.reshape_and_cache`, and float64 as well. Raises ValueError when an argument breaks it.
+    Same contract as `kernels.reshape_and_cache`, and float64 as well. Raises ValueError when an argument
+    breaks it.
     """
     contract.check_cache_write(key, value, key_cache, value_cache, slot_mapping, contract.REFERENCE_DTYPES)
     block_size = key_cache.shape[1]
@@ -137,9 +142,10 @@ def reshape_and_cache(
 def merge_attn_states(outputs: torch.Tensor, lses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Combine attention over disjoint parts of a sequence into attention over the whole.
 
-    outputs: [num_splits, num_tokens, num_heads, head_size]; lses: [num_splits, num_tokens, num_heads], natural logarithm. A
-    split that saw nothing has lse -inf, and its output may hold anything. Returns (output, lse); where every split is
-    empty these are zeros and -inf. Same contract as `kernels.merge_attn_states`, and float64 as well.
+    outputs: [num_splits, num_tokens, num_heads, head_size]; lses: [num_splits, num_tokens, num_heads],
+    natural logarithm. A split that saw nothing has lse -inf, and its output may hold anything. Returns
+    (output, lse); where every split is empty these are zeros and -inf. Same contract as
+    `kernels.merge_attn_states`, and float64 as well.
     """
     contract.check_states(outputs, lses, contract.REFERENCE_DTYPES)
     dtype = _accumulator(outputs)
@@ -173,7 +179,7 @@ def _attend_requests(
 
 
 def _gather(cache: torch.Tensor, blocks: torch.Tensor, seq_len: int) -> torch.Tensor:
-    """The first `seq_len` tokens of a request in order, [seq_len, num_kv_heads, head_size]; `blocks` is its table row."""
+    """A request's tokens in order, [seq_len, num_kv_heads, head_size]; `blocks` is its row of the table."""
     block_size = cache.shape[1]
     num_blocks = (seq_len + block_size - 1) // block_size
     return cache[blocks[:num_blocks]].flatten(0, 1)[:seq_len]

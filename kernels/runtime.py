@@ -1,8 +1,8 @@
 """Where Triton kernels run on this machine: compiled on a CUDA GPU, or in Triton's interpreter on the CPU.
 
-Triton decides between the two when a function is decorated, and its own library (`tl.sum`, `tl.cdiv`, ...) is decorated by
-`import triton`. So TRITON_INTERPRET has to be in the environment before that, and `import kernels` puts it there: a
-kernel that a notebook defines later runs in the interpreter too.
+Triton decides between the two when a function is decorated, and its own library (`tl.sum`, `tl.cdiv`, ...) is
+decorated by `import triton`. So TRITON_INTERPRET has to be in the environment before that, and `import
+kernels` puts it there: a kernel that a notebook defines later runs in the interpreter too.
 """
 
 import functools
@@ -14,7 +14,7 @@ __all__ = ["INTERPRET", "check_launch", "describe", "device", "num_multiprocesso
 
 
 def _choose_interpreter() -> bool:
-    """True when kernels are to run in the interpreter. An explicit TRITON_INTERPRET is left as the user set it."""
+    """True when kernels are to run in the interpreter. A TRITON_INTERPRET that the user set decides."""
     setting = os.environ.get("TRITON_INTERPRET", "").strip().lower()
     if setting:
         return setting in ("1", "true", "yes", "on", "y")
@@ -33,7 +33,7 @@ def device() -> torch.device:
 
 
 def describe() -> str:
-    """Where kernels run, for a person: "NVIDIA H200 (compute capability 9.0)" or "CPU (Triton interpreter)"."""
+    """Where kernels run: "NVIDIA H200 (compute capability 9.0)", say, or "CPU (Triton interpreter)"."""
     if INTERPRET:
         return "CPU (Triton interpreter)"
     if not torch.cuda.is_available():
@@ -45,23 +45,25 @@ def describe() -> str:
 def check_launch(name: str, tensor: torch.Tensor) -> None:
     """Refuse a launch that cannot work here. `name` is the argument that `tensor` was passed as.
 
-    Raises RuntimeError when this process cannot run Triton kernels at all, ValueError when it cannot run them on `tensor`.
+    Raises RuntimeError when this process cannot run Triton kernels at all, ValueError when it cannot run them
+    on `tensor`.
     """
     _check_triton()
     if tensor.device.type != device().type:
         raise ValueError(
-            f"{name}: expected a tensor on {device().type} (kernels run on: {describe()}), got one on {tensor.device}"
+            f"{name}: expected a tensor on {device().type} (kernels run on: {describe()}), "
+            f"got one on {tensor.device}"
         )
     if INTERPRET and tensor.dtype == torch.bfloat16:
         raise ValueError(
-            f"{name}: expected float16 or float32, got bfloat16, which Triton's interpreter computes wrongly; "
-            "bfloat16 needs a GPU (kernels.reference takes it everywhere)"
+            f"{name}: expected float16 or float32, got bfloat16, which Triton's interpreter computes "
+            "wrongly; bfloat16 needs a GPU (kernels.reference takes it everywhere)"
         )
 
 
 @functools.cache
 def num_multiprocessors(device: torch.device) -> int:
-    """How many programs run at the same time on `device`, counting one on each multiprocessor; 1 in the interpreter."""
+    """How many multiprocessors `device` has; 1 in the interpreter, which runs one program at a time."""
     if INTERPRET:
         return 1
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
@@ -73,8 +75,8 @@ def _check_triton() -> None:
         if not torch.cuda.is_available():
             setting = os.environ["TRITON_INTERPRET"]
             raise RuntimeError(
-                f"this machine has no CUDA GPU and TRITON_INTERPRET={setting} turns Triton's interpreter off; "
-                "unset TRITON_INTERPRET and start Python again"
+                f"this machine has no CUDA GPU, and TRITON_INTERPRET={setting} turns Triton's interpreter "
+                "off; unset TRITON_INTERPRET and start Python again"
             )
         return
 
@@ -83,8 +85,9 @@ def _check_triton() -> None:
 
     if not isinstance(tl.sum, InterpretedFunction):
         raise RuntimeError(
-            "triton was imported before kernels, without its interpreter, on a machine where kernels need it; restart "
-            "Python (in a notebook: restart the kernel) and import kernels before triton, or set TRITON_INTERPRET=1"
+            "triton was imported before kernels, without its interpreter, on a machine where kernels need "
+            "it; restart Python (in a notebook: restart the kernel) and import kernels before triton, or set "
+            "TRITON_INTERPRET=1"
         )
     _repair_interpreter()
 
@@ -92,8 +95,8 @@ def _check_triton() -> None:
 def _repair_interpreter() -> None:
     """Let `range(tl.cdiv(n, TILE_SIZE))` work in Triton 3.6's interpreter with NumPy 2.5.
 
-    The interpreter holds every scalar in an array of one element. Triton 3.6 calls int() on it, which NumPy 2.5 refuses;
-    Triton 3.7 squeezes the array first, and so do we.
+    The interpreter holds every scalar in an array of one element. Triton 3.6 calls int() on it, which NumPy
+    2.5 refuses; Triton 3.7 squeezes the array first, and so do we.
     """
     import triton
     from triton.runtime import interpreter

@@ -1,10 +1,12 @@
 """Online softmax, one tile of scores at a time: the three steps that every attention kernel here shares.
 
-A row's state is (row_max, row_sum, acc): the largest score so far, and the sums of exp2(score - row_max) and of
-exp2(score - row_max) * value. Scores are in log2 units (scale * log2(e) is folded into them), because exp2 is the
-hardware's exponential. A score that a row must not see is -inf; a row's maximum is always finite, so that
-exp2(-inf - row_max) is 0 and never NaN, even for a tile that is hidden altogether.
+A row's state is (row_max, row_sum, acc): the largest score so far, and the sums of exp2(score - row_max) and
+of exp2(score - row_max) * value. Scores are in log2 units (scale * log2(e) is folded into them), because exp2
+is the hardware's exponential. A score that a row must not see is -inf; a row's maximum is always finite, so
+that exp2(-inf - row_max) is 0 and never NaN, even for a tile that is hidden altogether.
 """
+
+# mypy: allow-untyped-defs
 
 import math
 
