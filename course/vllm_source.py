@@ -158,7 +158,7 @@ def locate(path: str, qualname: str) -> tuple[int, int]:
 
 
 def find(path: str) -> str:
-    """The one kept file whose path ends in `path`: "selector.py" -> "vllm/v1/attention/selector.py".
+    """The one kept file whose path ends in `path`: "attention/selector.py" -> "vllm/v1/attention/selector.py".
 
     Raises ValueError when no kept file, or more than one, ends so.
     """
