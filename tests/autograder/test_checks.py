@@ -1,0 +1,87 @@
+"""Every check tells every mistake from every right answer, and names the mistake."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from autograder import CheckFailed, check, hint, registry
+from autograder.examine import examine
+from autograder.registry import Check, Misconception, RightVariant
+from autograder.suite import Suite, open_suite
+
+CHECKS = [registry.get(name) for name in registry.names() if name != "q1_verdicts"]
+SEEDS = [0, 1, 20261122]
+
+
+def _suites() -> Iterator[Suite]:
+    yield open_suite("visible")
+    for seed in SEEDS:
+        yield Suite("hidden", seed)
+
+
+def _mistakes() -> list[object]:
+    return [pytest.param(c, m, id=f"{c.name}-{m.name}") for c in CHECKS for m in c.misconceptions]
+
+
+def _variants() -> list[object]:
+    return [pytest.param(c, v, id=f"{c.name}-{v.name}") for c in CHECKS for v in c.right_variants]
+
+
+@pytest.mark.parametrize("found", CHECKS, ids=lambda found: found.name)
+def test_the_solution_passes(found: Check) -> None:
+    for suite in _suites():
+        verdict = examine(found, found.solution, suite)
+        assert verdict.passed, verdict.message()
+
+
+@pytest.mark.parametrize(("found", "variant"), _variants())
+def test_right_answers_by_another_road_pass(found: Check, variant: RightVariant) -> None:
+    for suite in _suites():
+        verdict = examine(found, found.complete(variant.parts), suite)
+        assert verdict.passed, verdict.message()
+
+
+@pytest.mark.parametrize(("found", "mistake"), _mistakes())
+def test_mistakes_fail_with_their_own_message(found: Check, mistake: Misconception) -> None:
+    for suite in _suites():
+        verdict = examine(found, found.complete(mistake.parts), suite)
+        assert not verdict.passed
+        assert verdict.misconception == mistake.name, verdict.message()
+        assert verdict.exact
+
+
+@pytest.mark.parametrize("found", CHECKS, ids=lambda found: found.name)
+def test_misconceptions_and_variants_have_names_of_their_own(found: Check) -> None:
+    names = [item.name for item in (*found.misconceptions, *found.right_variants)]
+    assert len(names) == len(set(names))
+    assert len(found.misconceptions) >= 5
+    assert found.right_variants
+    assert len(found.hints) >= 3
+
+
+@pytest.mark.parametrize(("found", "mistake"), _mistakes())
+def test_messages_are_short_and_hidden_ones_hold_no_numbers(found: Check, mistake: Misconception) -> None:
+    answer = found.complete(mistake.parts)
+    visible = examine(found, answer, open_suite("visible"))
+    assert len(visible.message().splitlines()) <= 10
+    hidden = examine(found, answer, Suite("hidden", 7))
+    details = [failure.problem.detail for failure in hidden.failures if failure.problem.detail]
+    assert not any(detail in hidden.message() for detail in details)
+
+
+def test_check_raises_for_the_learner_and_prints_when_right(capsys: pytest.CaptureFixture[str]) -> None:
+    found = registry.get("merge_states")
+    assert check("merge_states", tuple(found.solution.values())) is None
+    assert "✓ merge_states: all 12 visible cases pass" in capsys.readouterr().out
+    wrong = {**found.solution, **found.misconceptions[0].parts}
+    with pytest.raises(CheckFailed, match="This is exactly what you get when") as caught:
+        check("q3-merge", wrong)
+    assert caught.value._render_traceback_() == str(caught.value).splitlines()
+
+
+def test_hints_come_in_stages(capsys: pytest.CaptureFixture[str]) -> None:
+    hint("merge_states")
+    hint("q3-merge")
+    printed = capsys.readouterr().out
+    assert "Hint 1 of 3" in printed
+    assert "Hint 2 of 3" in printed
