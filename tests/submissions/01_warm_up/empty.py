@@ -1,0 +1,2 @@
+# The released notebook, handed in untouched.
+

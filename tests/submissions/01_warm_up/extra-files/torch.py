@@ -1,0 +1,1 @@
+raise ImportError("this is not the torch that you are looking for")
