@@ -25,3 +25,22 @@ c.Execute.interrupt_on_timeout = True
 
 # --- Grading ------------------------------------------------------------------------------------------------------
 # Plug-ins of autograder/ are named here.
+# autograder/nbgrader_bridge.py says what each does; the others are nbgrader's own, in nbgrader's order.
+c.Autograde.sanitize_preprocessors = [
+    "autograder.nbgrader_bridge.RestoreCells",
+    "nbgrader.preprocessors.ClearOutput",
+    "nbgrader.preprocessors.DeduplicateIds",
+    "nbgrader.preprocessors.OverwriteKernelspec",
+    "nbgrader.preprocessors.OverwriteCells",
+    "nbgrader.preprocessors.CheckCellMetadata",
+]
+c.Autograde.autograde_preprocessors = [
+    "autograder.nbgrader_bridge.ExecuteToTheEnd",  # for nbgrader's Execute
+    "nbgrader.preprocessors.IgnorePattern",
+    "nbconvert.preprocessors.ClearMetadataPreprocessor",
+    "nbgrader.preprocessors.LimitOutput",
+    "autograder.nbgrader_bridge.SaveVerdicts",  # for nbgrader's SaveAutoGrades
+    "nbgrader.preprocessors.AssignLatePenalties",
+    "nbgrader.preprocessors.CheckCellMetadata",
+]
+c.GenerateFeedback.preprocessors.prepend(["autograder.nbgrader_bridge.RedactForFeedback"])
