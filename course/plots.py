@@ -2,7 +2,7 @@
 
 Every function takes plain numbers, draws them and returns a `Picture`: a matplotlib Figure with `alt_text`.
 Nothing here computes attention; a picture is only as true as the numbers that the notebook hands over. Requests
-are told apart by letter and hatch as well as by hue (Okabe and Ito's palette): no picture needs colour to be read.
+are told apart by letter and hatch as well as by hue (Okabe and Ito), so no picture needs colour to be read.
 """
 
 from __future__ import annotations
