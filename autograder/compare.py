@@ -84,7 +84,9 @@ def value_problem(
 
 def same_tensors(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two outputs are the same up to rounding; NaN equals NaN. Tells one misconception from another."""
-    if a.shape != b.shape or a.dtype != b.dtype:
+    if type(a) is not torch.Tensor or type(b) is not torch.Tensor:
+        return False
+    if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device:
         return False
     x, y = a.detach().cpu().double(), b.detach().cpu().double()
     finite = torch.isfinite(x)
