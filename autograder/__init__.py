@@ -5,7 +5,20 @@
 ✓ build_metadata: all 9 visible cases pass (CPU).
 """
 
+from typing import TYPE_CHECKING, Any
+
 from autograder.failure import CheckFailed, UnknownCheck
-from autograder.learner import check, hint
+
+if TYPE_CHECKING:
+    from autograder.learner import check, hint
 
 __all__ = ["CheckFailed", "UnknownCheck", "check", "hint"]
+
+
+def __getattr__(name: str) -> Any:
+    """Brings `check` and `hint`, and torch with them, on first use: nbgrader's plug-ins in this package do without."""
+    if name in ("check", "hint"):
+        from autograder import learner
+
+        return getattr(learner, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
