@@ -177,11 +177,13 @@ def memory_use(
     return picture
 
 
-def pool_map(snapshots: Mapping[str, Sequence[int | None]], columns: int = 8) -> Picture:
+def pool_map(snapshots: Mapping[str, Sequence[tuple[int, int] | None]], columns: int = 8) -> Picture:
     """The block pool at several moments: one grid of blocks per moment, each block marked with its owner.
 
+    "D0" is the first block of request D in logical order; the small number is the physical block's.
+
     Args:
-        snapshots: title -> for each physical block the index of the request that owns it, None if it is free.
+        snapshots: title -> for each physical block (request, logical block), None if the block is free.
         columns: blocks per row of the grid.
     """
     num_blocks = max((len(owners) for owners in snapshots.values()), default=0)
@@ -191,17 +193,23 @@ def pool_map(snapshots: Mapping[str, Sequence[int | None]], columns: int = 8) ->
     for axes, (title, owners) in zip(
         picture.subplots(1, len(snapshots), squeeze=False)[0], snapshots.items(), strict=True
     ):
-        for block, owner in enumerate(owners):
+        said = []
+        for block, held in enumerate(owners):
             x, y = block % columns, rows - 1 - block // columns
-            _cell(axes, x, y, "" if owner is None else _letter(owner), owner=owner, size=11)
+            if held is None:
+                _cell(axes, x, y)
+                said.append(f"{block} free")
+            else:
+                owner, logical = held
+                _cell(axes, x, y, f"{_letter(owner)}{logical}", owner=owner, size=10)
+                said.append(f"{block} holds {_letter(owner)}{logical}")
             axes.text(x + 0.06, y + 0.92, str(block), fontsize=6.5, va="top", color="#333333")
         axes.set_xlim(-0.05, columns + 0.05)
         axes.set_ylim(-0.05, rows + 0.05)
         axes.set_title(title, fontsize=10)
         _bare(axes)
-        said = ", ".join(f"{b} {'free' if o is None else _letter(o)}" for b, o in enumerate(owners))
-        words.append(f"{title}: {said}")
-    picture.alt_text = "Owner of each block of the pool. " + ". ".join(words) + "."
+        words.append(f"{title}: {', '.join(said)}")
+    picture.alt_text = "What each block of the pool holds. " + ". ".join(words) + "."
     return picture
 
 

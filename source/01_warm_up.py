@@ -81,8 +81,9 @@ cache_tokens = 40 * 2**30 // bytes_per_token
 print(f"a 40 GiB cache holds:    {cache_tokens:,} tokens")
 
 # %% contiguous [markdown]
-# 128 KiB for a token of text that fits in four bytes. Memory for these, not arithmetic, is what limits how many
-# people one GPU serves at the same time.
+# 128 KiB for a token of text that fits in four bytes. Memory for these, not arithmetic, is usually what limits
+# how many people one GPU serves at the same time. (vLLM does the same sum for a whole block:
+# `vllm/v1/kv_cache_interface.py:167` (`AttentionSpec.real_page_size_bytes`).)
 #
 # The obvious way to store a request is an array: its tokens one after the other. But an array has to be reserved
 # **before** anyone knows how long the answer gets. If the model allows 8192 tokens, the safe reservation is 8192,
@@ -130,7 +131,7 @@ reserved = {
 }
 requests = {"contiguous": len(contiguous), "paged": len(paged)}
 
-print(f"You predicted {prediction_percent} %.")
+print("You predicted:", prediction_percent)
 for policy in held:
     print(
         f"{policy:>10}: {requests[policy]:4} requests, {100 * held[policy] / reserved[policy]:.1f} % holds a token"
@@ -138,49 +139,50 @@ for policy in held:
 plots.memory_use(held, reserved, requests, cache_tokens)
 
 # %% waste-remark [markdown]
-# Same memory, same requests, about nine times as many of them at once. That is the whole reason for paging.
+# Same memory, same stream of requests, almost ten times as many of them at once. That is the whole reason for
+# paging.
 #
 # It has a price, and the rest of this course is about paying it well: the kernel can no longer walk through a
 # request's keys in a straight line. It has to look up every block.
 #
-# Here is the same idea small enough to watch. Sixteen blocks of 4 tokens. A, B and C arrive. B finishes. Then D
-# needs six blocks, more than any hole offers in one piece.
+# Here is the same idea small enough to watch. Sixteen blocks of 4 tokens. A, B and C arrive; A and C finish. Then D
+# needs ten blocks, more than any hole offers in one piece. In the picture D0 is D's first block, D1 its second.
 
 # %% pool-moments
 pool = kernels.BlockPool(num_blocks=16, block_size=4)
 names = ["A", "B", "C", "D"]
 
 
-def owners():
-    """For each physical block the index of its owner in `names`, or None."""
-    owner = [None] * 16
+def moment():
+    """For each physical block (index of its owner in `names`, logical block), or None."""
+    held = [None] * 16
     for name in pool.requests:
-        for block in pool.block_table(name):
-            owner[block] = names.index(name)
-    return owner
+        for logical, physical in enumerate(pool.block_table(name)):
+            held[physical] = (names.index(name), logical)
+    return held
 
 
 moments = {}
-for name, length in (("A", 10), ("B", 15), ("C", 20)):
+for name, length in (("A", 10), ("B", 20), ("C", 15)):
     pool.allocate(name, length)
-moments["A, B and C arrive"] = owners()
-pool.free("B")
-moments["B is done"] = owners()
-pool.allocate("D", 22)
-moments["D takes what is free"] = owners()
+moments["A, B and C arrive"] = moment()
+pool.free("A")
+pool.free("C")
+moments["A and C are done"] = moment()
+pool.allocate("D", 40)
+moments["D takes what is free"] = moment()
 
 print("D's block table:", pool.block_table("D"))
 plots.pool_map(moments)
 
 # %% pool-remark [markdown]
-# D's blocks lie wherever there was room. Its block table says in which **order** they belong. Two words that this
-# course uses all the time:
+# D's blocks lie wherever there was room, in no order that memory would show. The block table is the only record of
+# it. Two words that this course uses all the time:
 #
 # - **logical block** *i* of a request: its tokens from `i * block_size` to `(i + 1) * block_size - 1`;
 # - **physical block**: a place in the cache. `block_table[i]` is where logical block *i* lies.
 #
-# A block may even stand in two tables: two requests with the same beginning can share its blocks. Lesson 3 comes
-# back to that.
+# A block may even stand in two tables: requests with the same beginning can share the blocks of that beginning.
 #
 # How large should a block be? Small blocks waste less; large ones mean shorter tables and longer straight walks.
 # vLLM's default is `vllm/config/cache.py:45` (`DEFAULT_BLOCK_SIZE`), unless the chosen backend prefers another.
@@ -199,13 +201,13 @@ for size in (1, 16, 128, 1024):
 #
 # A **backend** is everything behind one attention layer: the kernels, the cache layout that they expect, and the
 # code that prepares their metadata. The formula behind it is always the same,
-# $\mathrm{softmax}(q k^\top \cdot scale)\, v$. Still vLLM 0.22.1 knows over a dozen backends for NVIDIA GPUs alone,
-# because a **fast** kernel is fast for something in particular:
+# $\mathrm{softmax}(q k^\top \cdot scale)\, v$. Still vLLM 0.22.1 may pick one of thirteen backends on NVIDIA GPUs
+# alone, because a **fast** kernel is fast for something in particular:
 #
 # - **a GPU.** Hopper's kernels use instructions that Ampere does not have, and Blackwell has others again;
-# - **a shape.** Kernels are compiled for head sizes. 128 is everywhere; 96 or 16 may be nowhere;
+# - **a shape.** Kernels are compiled for certain head sizes. 128 is everywhere; 96 or 16 is not;
 # - **a number format.** The model's, and the cache's: an fp8 cache is half the size, if the kernel can read it;
-# - **a block size.** Some kernels want blocks of 64, because that is how they move memory;
+# - **a block size.** 16 suits most; FlashMLA wants 64;
 # - **a kind of attention.** MLA (DeepSeek's compressed cache), attention sinks (gpt-oss), sparse attention.
 #
 # No kernel is best at all of it. So somebody has to choose, once, when the layer is built
@@ -261,11 +263,12 @@ backend_table.accepts((8, 9))
 
 # %% q1-worked-reveal
 l4 = vllm_rules.Deployment(capability=(8, 9), dtype="bfloat16", head_size=128, kv_cache_dtype="fp8")
-print(f"You predicted {prediction_backend}. vLLM picks {vllm_rules.select(l4)}.")
+print("You predicted:", prediction_backend)
+print("vLLM picks:   ", vllm_rules.select(l4))
 deployments.walk(l4)
 
 # %% q1-worked-remark [markdown]
-# FLASH_ATTN is asked first and says no: it reads an fp8 cache only with FlashAttention 3, and that one runs on
+# FLASH_ATTN is asked first and says no: it reads an fp8 cache only through FlashAttention 3, which vLLM uses on
 # Hopper (`backends/flash_attn.py:183` (`FlashAttentionBackend.supports_kv_cache_dtype`)). FLASHINFER is next, finds
 # nothing against itself and wins. TRITON_ATTN would have been able to do it too. Nobody compared their speed:
 # it came third.
@@ -283,7 +286,8 @@ deployments.table()
 
 # %% q1-tables-read [markdown]
 # Everything you need is in the priority lists above and in these tables. Change the capability in the next cell to
-# see another GPU; `use_mla=True` shows the backends for MLA. (`vllm_rules.select` would hand you the answers.
+# see another GPU; `use_mla=True` shows the backends for MLA. A value that a row does not name is one that the
+# backend refuses: TURBOQUANT reads only cache formats of its own, so neither `auto` nor `fp8`. (`vllm_rules.select` would hand you the answers.
 # It is more useful afterwards, to explain one that you got wrong.)
 
 # %% q1-tables
@@ -347,6 +351,21 @@ autograder.check("q1_verdicts", q1_verdicts, suite="hidden")
 #
 # Ask for the reasons: <code>deployments.walk(deployments.DEPLOYMENTS["b200-phi3-bf16"])</code> shows whom vLLM asks
 # and what each answers.
+#
+# </details>
+
+# %% q1-batch [markdown]
+# <details><summary>After your verdicts: what was the batch column for?</summary>
+#
+# For nothing, and that is worth knowing. The choice is made before the first request, and no field of
+# <code>AttentionSelectorConfig</code> holds a batch. Prefill or decode, one request or 512: the backend stays. Instead,
+# each backend keeps several kernels and chooses among them at every step.
+#
+# FlashInfer plans prefills and decodes with different wrappers:
+# `backends/flashinfer.py:761` (`_get_prefill_wrapper`), `backends/flashinfer.py:782` (`_get_decode_wrapper`).
+# The Triton backend splits the keys of a request over several programs only if every request has a single query
+# token and there are few requests: `vllm/v1/attention/ops/triton_unified_attention.py:929` (`max_seqlen_q > 1`),
+# `vllm/v1/attention/ops/triton_unified_attention.py:930` (`num_seqs > seq_threshold_3D`).
 #
 # </details>
 
@@ -433,7 +452,7 @@ plots.query_layout(num_computed_tokens, num_new_tokens)
 prediction_slots = None  # for example [0, 1, 2, 3, 4]
 
 # %% predict-slots-reveal
-print("You predicted", prediction_slots)
+print("You predicted:", prediction_slots)
 for position in range(5):
     logical, offset = position // 4, position % 4
     physical = [3, 1][logical]
@@ -543,14 +562,14 @@ scale = head_size**-0.5
 generator = torch.Generator().manual_seed(1)
 
 
-def random(*shape):
+def draw(*shape):
     return torch.randn(*shape, generator=generator).to(device)
 
 
 # Every request's keys and values from its first token to its newest, in order: [seq_len, num_kv_heads, head_size].
 seq_lens = [c + n for c, n in zip(num_computed_tokens, num_new_tokens)]
-keys = [random(length, num_kv_heads, head_size) for length in seq_lens]
-values = [random(length, num_kv_heads, head_size) for length in seq_lens]
+keys = [draw(length, num_kv_heads, head_size) for length in seq_lens]
+values = [draw(length, num_kv_heads, head_size) for length in seq_lens]
 
 key_cache = torch.full((num_blocks, block_size, num_kv_heads, head_size), math.nan, device=device)
 value_cache = key_cache.clone()
@@ -584,7 +603,7 @@ print("slot_mapping of this step:", metadata["slot_mapping"].tolist())
 # order, no block anywhere. The two should agree to about seven digits.
 
 # %% q2-attend-by-hand
-query = random(sum(num_new_tokens), num_heads, head_size)
+query = draw(sum(num_new_tokens), num_heads, head_size)
 
 
 def attend(block_table):
@@ -630,13 +649,13 @@ prediction_swap = None  # "A", "C", "both" or "neither"
 swapped = metadata["block_table"].clone()
 swapped[0, :2] = swapped[0, :2].flip(0)
 swapped[2, :2] = swapped[2, :2].flip(0)
-print("You predicted", prediction_swap)
+print("You predicted:", prediction_swap)
 compare(attend(swapped))
 
 # %% swap-remark [markdown]
 # A does not mind. Its one query sees all nine keys, and a softmax over a set does not care in which order the set
 # is visited: both full blocks still get read, the partial one is still last. (Where is word order, then? Already
-# inside the keys: the model rotated its position into each of them before it was cached.)
+# inside the keys: a model like Llama rotates its position into each key before it is cached.)
 #
 # C breaks, twice over. Its block 1 holds one token and was read as if it held four, three of them NaN. And even
 # without NaN its early queries would now see later tokens: the kernel derives each key's position from the **logical**
@@ -729,7 +748,7 @@ print(inspect.getsource(reference._gather))
 prediction_softmax = None  # two numbers
 
 # %% overflow
-print("You predicted", prediction_softmax)
+print("You predicted:", prediction_softmax)
 scores = torch.tensor([1000.0, 1001.0])
 print("e to the scores:   ", scores.exp())
 print("naive softmax:     ", scores.exp() / scores.exp().sum())
@@ -801,7 +820,7 @@ prediction_factor = None  # a number
 
 # %% predict-rescale-reveal
 old_l, new_part, total = by_definition[0][1], math.exp(5 - 5) + math.exp(3 - 5), by_definition[1][1]
-print("You predicted", prediction_factor)
+print("You predicted:", prediction_factor)
 print(f"({total:.4f} - {new_part:.4f}) / {old_l:.4f} = {(total - new_part) / old_l:.6f}")
 print(f"e**(2 - 5)                   = {math.exp(2 - 5):.6f}")
 
@@ -928,7 +947,7 @@ prediction_tiles = None  # "worse", "the same", "better"
 
 # %% tile-size
 generator = torch.Generator().manual_seed(2)
-row = torch.randn(1000, generator=generator) * 100
+row = 300 + 2 * torch.randn(1000, generator=generator)
 row_values = torch.randn(1000, 64, generator=generator)
 truth = torch.softmax(row.double(), dim=0) @ row_values.double()
 
@@ -943,7 +962,8 @@ def walk(scores, values, tile_size):
     return state
 
 
-print("You predicted", prediction_tiles, f"(largest score: {row.max():.0f})")
+print("You predicted:", prediction_tiles)
+print(f"largest score: {row.max():.0f}")
 for tile_size in (1000, 128, 16, 1):
     error = (finalize(walk(row, row_values, tile_size)) - truth).abs().max().item()
     print(f"tiles of {tile_size:4}: largest error against float64 {error:.1e}")
@@ -1030,7 +1050,8 @@ print(f"kernels.merge_attn_states: {(merged_output[0, 0].cpu() - truth).abs().ma
 
 # %% q3-where [markdown]
 # `lse`, the logarithm of the sum of exponentials, packs `m` and `l` into one number: $lse = m + \log l$. Kernels hand
-# states around in this form, the output already divided.
+# states around in this form, the output already divided. It costs a digit here: float32 holds a number near 300 only
+# to about 0.00003, and that uncertainty goes into the weights.
 #
 # **Where this lives in vLLM 0.22.1**
 # - the update: `vllm/v1/attention/ops/triton_attention_helpers.py:361` (`softmax_step`), called once per tile in
