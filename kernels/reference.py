@@ -54,7 +54,7 @@ def dense_attention(
 
     lse = torch.logsumexp(scores, dim=-1)
     sees_nothing = lse == -math.inf
-    weights = torch.exp(scores - lse[:, :, None]).masked_fill(sees_nothing[:, :, None], 0.0)
+    weights = torch.softmax(scores, dim=-1).masked_fill(sees_nothing[:, :, None], 0.0)
     output = torch.einsum("qhk,khd->qhd", weights, value).to(query.dtype)
     return (output, lse) if return_lse else output
 
@@ -151,7 +151,7 @@ def merge_attn_states(outputs: torch.Tensor, lses: torch.Tensor) -> tuple[torch.
     dtype = _accumulator(outputs)
     lse = torch.logsumexp(lses, dim=0)
     empty = lses == -math.inf
-    weights = torch.exp(lses - lse).masked_fill(empty, 0.0).to(dtype)
+    weights = torch.softmax(lses, dim=0).masked_fill(empty, 0.0).to(dtype)
     parts = outputs.to(dtype).masked_fill(empty[..., None], 0.0)
     output = (weights[..., None] * parts).sum(dim=0).to(outputs.dtype)
     return output, lse

@@ -1,0 +1,44 @@
+"""What all tests share: where kernels run, and which tests this machine can run."""
+
+import shutil
+
+import pytest
+import torch
+
+import kernels
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    skip_gpu = pytest.mark.skip(reason="needs a CUDA GPU, with Triton's interpreter off")
+    skip_browser = pytest.mark.skip(reason="needs Chromium")
+    no_gpu = kernels.INTERPRET or not torch.cuda.is_available()
+    no_browser = None
+    for item in items:
+        if no_gpu and item.get_closest_marker("gpu"):
+            item.add_marker(skip_gpu)
+        if item.get_closest_marker("browser"):
+            if no_browser is None:
+                no_browser = not _has_chromium()
+            if no_browser:
+                item.add_marker(skip_browser)
+
+
+def _has_chromium() -> bool:
+    """Chromium of this machine, or the one that playwright brought."""
+    if any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")):
+        return True
+    try:
+        from pathlib import Path
+
+        from playwright.sync_api import sync_playwright
+
+        with sync_playwright() as playwright:
+            return Path(playwright.chromium.executable_path).exists()
+    except Exception:  # playwright is missing or broken: either way there is nothing to drive
+        return False
+
+
+@pytest.fixture
+def device() -> torch.device:
+    """The device that Triton kernels run on here: cuda, or cpu with the interpreter."""
+    return kernels.device()

@@ -1,0 +1,106 @@
+"""Compile every kernel for sm_90, as its launcher would launch it, on a machine without a GPU.
+
+A script for test_compile.py: it has to run with TRITON_INTERPRET=0, in a process of its own. It stands between
+launchers and Triton: a launch is not run but compiled, with the types and constants that came. Prints one JSON line
+for each kernel: its name, the launch, and the shared memory that it needs.
+"""
+
+import contextlib
+import json
+import sys
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+import kernels
+from kernels import decode, kv_cache, merge, prefill, runtime
+
+HOPPER = GPUTarget("cuda", 90, 32)
+TYPES = {
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.float32: "*fp32",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+}
+
+
+class CompileOnly:
+    """Stands for a @triton.jit function: kernel[grid](...) compiles and reports."""
+
+    def __init__(self, kernel, launch):
+        self.kernel = kernel
+        self.launch = launch
+
+    def __getitem__(self, grid):
+        return self.compile
+
+    def compile(self, *args, num_warps=4, num_stages=3, **constants):
+        signature, constexprs, attributes = {}, {}, {}
+        for index, (name, value) in enumerate(zip(self.kernel.arg_names, args, strict=False)):
+            if isinstance(value, torch.Tensor):
+                signature[name] = TYPES[value.dtype]
+                attributes[(index,)] = [["tt.divisibility", 16]]
+            elif isinstance(value, int) and value == 1:
+                signature[name], constexprs[name] = "constexpr", 1
+            elif isinstance(value, int):
+                signature[name] = "i32" if abs(value) < 2**31 else "i64"
+                if value % 16 == 0:
+                    attributes[(index,)] = [["tt.divisibility", 16]]
+            else:
+                signature[name] = "fp32"
+        for name, value in constants.items():
+            signature[name], constexprs[name] = "constexpr", value
+        source = ASTSource(self.kernel, signature, constexprs, attributes)
+        options = {"num_warps": num_warps, "num_stages": num_stages}
+        compiled = triton.compile(source, target=HOPPER, options=options)
+        report = {
+            "kernel": self.kernel.fn.__name__,
+            "launch": self.launch,
+            "shared": compiled.metadata.shared,
+        }
+        print(json.dumps(report), flush=True)
+
+
+@contextlib.contextmanager
+def compiling(launch):
+    homes = [
+        (decode, "_paged_decode_kernel"),
+        (kv_cache, "_reshape_and_cache_kernel"),
+        (merge, "_merge_attn_states_kernel"),
+        (prefill, "_paged_attention_kernel"),
+    ]
+    kept = [(module, name, getattr(module, name)) for module, name in homes]
+    for module, name, kernel in kept:
+        setattr(module, name, CompileOnly(kernel, launch))
+    try:
+        yield
+    finally:
+        for module, name, kernel in kept:
+            setattr(module, name, kernel)
+
+
+def compile_all(dtype, num_heads, num_kv_heads, head_size, block_size):
+    launch = f"{dtype} {num_heads}/{num_kv_heads} heads of {head_size}, blocks of {block_size}"
+    cache = torch.zeros(64, block_size, num_kv_heads, head_size, dtype=dtype)
+    table = torch.zeros(2, 1024 // block_size, dtype=torch.int32)
+    seq_lens = torch.tensor([1, 2], dtype=torch.int32)
+    with compiling(launch):
+        query = torch.zeros(2, num_heads, head_size, dtype=dtype)
+        kernels.paged_decode(query, cache, cache, table, seq_lens, 1.0)  # with splits, so it merges as well
+        new = torch.zeros(2, num_kv_heads, head_size, dtype=dtype)
+        kernels.reshape_and_cache(new, new, cache, cache, torch.arange(2))
+        query = torch.zeros(512, num_heads, head_size, dtype=dtype)
+        starts = torch.tensor([0, 256, 512], dtype=torch.int32)
+        lens = torch.tensor([256, 256], dtype=torch.int32)
+        kernels.paged_attention(query, cache, cache, table, lens, starts, 1.0)
+
+
+if __name__ == "__main__":
+    # The launchers' own checks of the machine do not apply: nothing is run.
+    runtime.check_launch = lambda name, tensor: None
+    runtime.num_multiprocessors = lambda device: 132
+    for name, *sizes in json.loads(sys.argv[1]):
+        compile_all(getattr(torch, name), *sizes)

@@ -1,0 +1,136 @@
+"""What only a GPU can show: large offsets, CUDA graphs, true float32, and launches that never wait for the device.
+
+That bfloat16 is right is tested with the other dtypes, in the tests that the interpreter runs too.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import kernels
+from kernels import reference
+from tests.kernels.batches import SPECS, Spec, assert_attention_right, make_batch
+from tests.kernels.test_kv_cache import expected_cache, random_write
+
+pytestmark = pytest.mark.gpu
+
+DECODE = Spec(((1, 100), (1, 3), (1, 0), (1, 515)), num_heads=32, num_kv_heads=8, head_size=128)
+
+
+def far_apart(cache: torch.Tensor, block_stride: int) -> torch.Tensor:
+    """The same cache with its blocks `block_stride` elements apart, and NaN in between."""
+    num_blocks = len(cache)
+    size = (num_blocks - 1) * block_stride + cache[0].numel()
+    room = torch.full((size,), torch.nan, dtype=cache.dtype, device=cache.device)
+    view = room.as_strided(cache.shape, (block_stride, *cache.stride()[1:]))
+    view.copy_(cache)
+    return view
+
+
+@pytest.mark.parametrize("name", ["attention", "decode"])
+def test_offsets_beyond_2_to_the_31_are_read(name, device):
+    batch = make_batch(Spec(((1, 40), (1, 33))), torch.bfloat16, device)
+    stride = 2**31 // (len(batch.key_cache) - 2)
+    batch = replace(
+        batch,
+        key_cache=far_apart(batch.key_cache, stride),
+        value_cache=far_apart(batch.value_cache, stride),
+    )
+    assert (len(batch.key_cache) - 1) * stride > 2**31
+    if name == "attention":
+        assert_attention_right(batch, *kernels.paged_attention(*batch.arguments, return_lse=True))
+    else:
+        assert_attention_right(batch, *kernels.paged_decode(*batch.decode_arguments, return_lse=True))
+
+
+def test_offsets_beyond_2_to_the_31_are_written(device):
+    key, value, key_cache, value_cache, slots = random_write(torch.bfloat16, device)
+    expected = expected_cache(key, key_cache, slots), expected_cache(value, value_cache, slots)
+    stride = 2**31 // (len(key_cache) - 2)
+    key_cache, value_cache = far_apart(key_cache, stride), far_apart(value_cache, stride)
+    kernels.reshape_and_cache(key, value, key_cache, value_cache, slots)
+    assert torch.equal(key_cache, expected[0])
+    assert torch.equal(value_cache, expected[1])
+
+
+def test_float32_is_not_tf32(device):
+    """1 + 2**-12 needs more bits than tf32 has: there it would be 1."""
+    batch = make_batch(Spec(((1, 64), (1, 64)), head_size=128), torch.float32, device)
+    value = torch.full_like(batch.value_cache, 1 + 2**-12)
+    output = kernels.paged_attention(*replace(batch, value_cache=value).arguments)
+    torch.testing.assert_close(output, torch.full_like(output, 1 + 2**-12), rtol=2**-20, atol=0)
+
+
+def capture(function):
+    """Run once so that kernels are compiled, then capture a CUDA graph."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        function()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = function()
+    return graph, result
+
+
+@pytest.mark.parametrize("name", ["attention", "decode"])
+def test_a_captured_graph_serves_another_batch_of_the_same_shapes(name, device):
+    """Lengths, blocks and starts are read on replay; nothing of the captured batch stays behind."""
+    spec = DECODE if name == "decode" else SPECS["prefill, chunk and decode"]
+    requests = spec.requests
+    batch = make_batch(spec, torch.bfloat16, device)
+    if name == "decode":
+        graph, result = capture(lambda: kernels.paged_decode(*batch.decode_arguments, return_lse=True))
+    else:
+        graph, result = capture(lambda: kernels.paged_attention(*batch.arguments, return_lse=True))
+
+    other = make_batch(replace(spec, requests=requests[::-1]), torch.bfloat16, device, seed=1)
+    for field in ("query", "key_cache", "value_cache", "block_table", "seq_lens", "query_start_loc"):
+        getattr(batch, field).copy_(getattr(other, field))
+    graph.replay()
+    assert_attention_right(other, *result)
+
+
+def test_cache_write_and_merge_can_be_captured(device):
+    key, value, key_cache, value_cache, slots = random_write(torch.bfloat16, device)
+    graph, _ = capture(lambda: kernels.reshape_and_cache(key, value, key_cache, value_cache, slots))
+    key.neg_()
+    slots.copy_(slots.flip(0))
+    expected = expected_cache(key, key_cache, slots)
+    graph.replay()
+    assert torch.equal(key_cache, expected)
+
+    outputs = torch.randn(5, 7, 4, 64, device=device)
+    lses = torch.randn(5, 7, 4, device=device)
+    graph, result = capture(lambda: kernels.merge_attn_states(outputs, lses))
+    outputs.neg_()
+    graph.replay()
+    torch.testing.assert_close(result, reference.merge_attn_states(outputs, lses), rtol=1e-5, atol=1e-5)
+
+
+def test_launches_do_not_wait_for_the_device(device):
+    batch = make_batch(DECODE, torch.bfloat16, device)
+    write = random_write(torch.bfloat16, device)
+    merge = torch.randn(3, 4, 2, 64, device=device), torch.randn(3, 4, 2, device=device)
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        kernels.paged_attention(*batch.arguments, return_lse=True)
+        kernels.paged_decode(*batch.decode_arguments, return_lse=True)
+        kernels.reshape_and_cache(*write)
+        kernels.merge_attn_states(*merge)
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("sizes", [(32, 8, 128), (28, 4, 256), (71, 1, 64)], ids=str)
+def test_sizes_of_real_models(sizes, dtype, device):
+    requests = ((300, 1000), (1, 2000), (64, 64), (1, 17))
+    spec = Spec(requests, num_heads=sizes[0], num_kv_heads=sizes[1], head_size=sizes[2])
+    batch = make_batch(spec, dtype, device)
+    assert_attention_right(batch, *kernels.paged_attention(*batch.arguments, return_lse=True))
+    decode = make_batch(replace(spec, requests=tuple((1, n) for _, n in spec.requests)), dtype, device)
+    assert_attention_right(decode, *kernels.paged_decode(*decode.decode_arguments, return_lse=True))

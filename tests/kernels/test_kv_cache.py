@@ -1,0 +1,89 @@
+"""`reshape_and_cache`, reference and kernel: what is written, and that nothing else is."""
+
+import math
+
+import pytest
+import torch
+
+import kernels
+from kernels import reference
+from tests.kernels.batches import DTYPES
+
+MODULES = pytest.mark.parametrize("module", [kernels, reference], ids=["triton", "reference"])
+
+
+def random_write(dtype, device, *, num_tokens=23, num_kv_heads=3, head_size=80, num_blocks=6, block_size=7):
+    generator = torch.Generator().manual_seed(0)
+    key, value = torch.randn(2, num_tokens, num_kv_heads, head_size, generator=generator).to(device, dtype)
+    caches = torch.randn(2, num_blocks, block_size, num_kv_heads, head_size, generator=generator)
+    key_cache, value_cache = caches.to(device, dtype)
+    slots = torch.randperm(num_blocks * block_size, generator=generator)[:num_tokens].to(device)
+    return key, value, key_cache, value_cache, slots
+
+
+def expected_cache(new, cache, slots):
+    """Slot by slot, in Python."""
+    cache = cache.clone()
+    for token, slot in enumerate(slots.tolist()):
+        if slot >= 0:
+            cache[slot // cache.shape[1], slot % cache.shape[1]] = new[token]
+    return cache
+
+
+@MODULES
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {},
+        {"num_tokens": 1, "num_kv_heads": 1, "head_size": 1, "num_blocks": 1, "block_size": 1},
+        {"num_tokens": 300, "num_blocks": 40, "block_size": 16, "num_kv_heads": 2, "head_size": 64},
+        {"num_tokens": 42, "head_size": 256},
+        {"num_tokens": 0},
+    ],
+    ids=["odd sizes", "all ones", "several tiles", "whole cache", "no tokens"],
+)
+def test_tokens_go_to_their_slots_bit_for_bit(sizes, dtype, module, device):
+    key, value, key_cache, value_cache, slots = random_write(dtype, device, **sizes)
+    expected = expected_cache(key, key_cache, slots), expected_cache(value, value_cache, slots)
+    assert module.reshape_and_cache(key, value, key_cache, value_cache, slots) is None
+    assert torch.equal(key_cache, expected[0])
+    assert torch.equal(value_cache, expected[1])
+
+
+@MODULES
+def test_minus_one_is_not_written_and_other_slots_stay(module, device):
+    key, value, key_cache, value_cache, slots = random_write(torch.float32, device)
+    slots[::3] = -1
+    key[::3] = math.nan
+    key_cache[:] = 5.0
+    value_cache[:] = 6.0
+    module.reshape_and_cache(key, value, key_cache, value_cache, slots)
+    flat_key, flat_value = key_cache.flatten(0, 1), value_cache.flatten(0, 1)
+    untouched = torch.ones(len(flat_key), dtype=torch.bool, device=device)
+    untouched[slots[slots >= 0]] = False
+    assert flat_key[untouched].eq(5.0).all()
+    assert flat_value[untouched].eq(6.0).all()
+    assert torch.equal(flat_key[slots[slots >= 0]], key[slots >= 0])
+
+
+@MODULES
+def test_strided_views(module, device):
+    """Keys cut out of a fused projection, caches that are views of one tensor: the rest of it stays."""
+    key, value, key_cache, _, slots = random_write(torch.float32, device)
+    fused = torch.stack([key, value], dim=2)
+    kv = torch.full((*key_cache.shape[:3], 3, key_cache.shape[3]), 9.0, device=device)
+    module.reshape_and_cache(fused[:, :, 0], fused[:, :, 1], kv[..., 0, :], kv[..., 2, :], slots)
+    filled = torch.full_like(key_cache, 9.0)
+    assert torch.equal(kv[..., 0, :], expected_cache(key, filled, slots))
+    assert torch.equal(kv[..., 2, :], expected_cache(value, filled, slots))
+    assert kv[..., 1, :].eq(9.0).all()
+
+
+@MODULES
+def test_sources_are_not_touched(module, device):
+    key, value, key_cache, value_cache, slots = random_write(torch.float32, device)
+    before = key.clone(), value.clone(), slots.clone()
+    module.reshape_and_cache(key, value, key_cache, value_cache, slots)
+    for old, new in zip(before, (key, value, slots), strict=True):
+        assert torch.equal(old, new)

@@ -1,0 +1,133 @@
+"""What `import kernels` loads, and where it says that kernels run. Each case is a fresh process."""
+
+import inspect
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import kernels
+from kernels import decode, kv_cache, merge, prefill, reference
+
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
+
+
+def run_python(code, **environment):
+    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | environment
+    env["PYTHONPATH"] = os.pathsep.join(sys.path)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+    return done.stdout.strip() + done.stderr.strip()
+
+
+@pytest.mark.parametrize("module", ["kernels", "kernels.reference", "kernels.block_pool", "kernels.contract"])
+def test_import_loads_no_triton(module):
+    assert run_python(f"import sys, {module}; print('triton' in sys.modules)") == "False"
+
+
+def test_a_triton_function_loads_triton_on_first_use():
+    code = "import sys, kernels; kernels.paged_decode; print('triton' in sys.modules)"
+    assert run_python(code) == "True"
+
+
+def test_kernels_imports_nothing_of_the_course():
+    code = (
+        "import sys, kernels\nfor name in kernels.__all__: getattr(kernels, name)\n"
+        "print([m for m in ('course', 'autograder', 'IPython', 'nbgrader', 'bench') if m in sys.modules])"
+    )
+    assert run_python(code) == "[]"
+
+
+def test_public_names():
+    for name in kernels.__all__:
+        assert getattr(kernels, name) is not None
+        assert name in dir(kernels)
+    with pytest.raises(AttributeError, match="has no attribute 'flash'"):
+        kernels.flash  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "name", ["paged_attention", "paged_decode", "reshape_and_cache", "merge_attn_states"]
+)
+def test_reference_and_kernel_have_one_signature(name):
+    ours = inspect.signature(getattr(kernels, name)).parameters
+    theirs = inspect.signature(getattr(reference, name)).parameters
+    assert [(p.name, p.kind, p.default) for p in ours.values()] == [
+        (p.name, p.kind, p.default) for p in theirs.values()
+    ]
+
+
+def test_kernel_modules_do_not_import_references():
+    for module in (decode, kv_cache, merge, prefill):
+        assert "kernels.reference" not in inspect.getsource(module)
+
+
+@no_gpu
+def test_without_a_gpu_kernels_run_in_the_interpreter():
+    code = "import os, kernels; print(kernels.device(), kernels.INTERPRET, kernels.describe(), os.environ['TRITON_INTERPRET'])"
+    assert run_python(code) == "cpu True CPU (Triton interpreter) 1"
+
+
+@no_gpu
+def test_a_kernel_defined_after_import_runs_in_the_interpreter(tmp_path):
+    """A learner's kernel, its loop bound computed from a loaded number."""
+    script = tmp_path / "learner.py"
+    script.write_text(
+        "import kernels, torch, triton, triton.language as tl\n"
+        "@triton.jit\n"
+        "def add_up(x_ptr, n_ptr, out_ptr, TILE: tl.constexpr):\n"
+        "    n = tl.load(n_ptr)\n"
+        "    total = tl.zeros([TILE], tl.float32)\n"
+        "    for i in range(tl.cdiv(n, TILE)):\n"
+        "        at = i * TILE + tl.arange(0, TILE)\n"
+        "        total += tl.load(x_ptr + at, mask=at < n, other=0.0)\n"
+        "    tl.store(out_ptr, tl.sum(total))\n"
+        "out = torch.zeros(1)\n"
+        "kernels.merge_attn_states(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1))\n"
+        "add_up[(1,)](torch.arange(10.0), torch.tensor([10]), out, TILE=4)\n"
+        "print(out.item())\n"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    env["PYTHONPATH"] = os.pathsep.join(sys.path)
+    command = [sys.executable, "-W", "error::DeprecationWarning", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    assert done.stdout.strip() == "45.0", done.stderr
+
+
+USE = "kernels.merge_attn_states(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1))"
+
+
+@no_gpu
+def test_triton_imported_first_is_named_with_the_way_out():
+    message = run_python(f"import triton.language, kernels, torch; {USE}")
+    assert "RuntimeError: triton was imported before kernels" in message
+    assert "import kernels before triton, or set TRITON_INTERPRET=1" in message
+
+
+@no_gpu
+def test_triton_imported_first_with_the_interpreter_on_is_fine():
+    code = f"import triton.language, kernels, torch; print({USE}[0].item())"
+    assert run_python(code, TRITON_INTERPRET="1") == "0.0"
+
+
+@no_gpu
+def test_the_interpreter_turned_off_without_a_gpu():
+    message = run_python(f"import kernels, torch; {USE}", TRITON_INTERPRET="0")
+    assert "RuntimeError: this machine has no CUDA GPU, and TRITON_INTERPRET=0 turns" in message
+    assert run_python("import kernels; print(kernels.describe())", TRITON_INTERPRET="0").startswith("nowhere")
+
+
+@no_gpu
+@pytest.mark.parametrize("setting", ["1", "true", "on"])
+def test_a_setting_of_the_user_is_left_alone(setting):
+    code = "import os, kernels; print(kernels.INTERPRET, os.environ['TRITON_INTERPRET'])"
+    assert run_python(code, TRITON_INTERPRET=setting) == f"True {setting}"
+
+
+@pytest.mark.gpu
+def test_with_a_gpu_kernels_are_compiled():
+    assert kernels.device().type == "cuda"
+    assert "compute capability" in kernels.describe()
+    with pytest.raises(ValueError, match="outputs: expected a tensor on cuda"):
+        kernels.merge_attn_states(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1))
