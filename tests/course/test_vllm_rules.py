@@ -21,6 +21,7 @@ from course.vllm_rules import (
     select,
     table,
 )
+from course.vllm_stubs import Stub
 
 HEAD_SIZES = [1, 4, 8, 16, 31, 32, 40, 64, 80, 96, 100, 128, 160, 192, 256, 264, 320, 512, 520, 576, 1024]
 BLOCK_SIZES = [None, 1, 8, 16, 24, 32, 48, 64, 80, 96, 128, 256, 1024]
@@ -79,7 +80,14 @@ def grid() -> list[Deployment]:
 
 def test_the_committed_table_is_what_the_release_says(released_source):
     command = [sys.executable, "-m", "course.vllm_extract", "--stdout"]
-    fresh = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    # What somebody has set for a vLLM of their own must not reach the table.
+    set_by_the_user = {
+        "VLLM_BATCH_INVARIANT": "1",
+        "VLLM_USE_TRTLLM_ATTENTION": "0",
+        "VLLM_TARGET_DEVICE": "cpu",
+    }
+    environment = os.environ | set_by_the_user
+    fresh = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
     assert fresh == TABLE.read_text(encoding="utf-8"), "stale: run python -m course.vllm_extract"
 
 
@@ -157,10 +165,18 @@ def test_a_deployment_that_the_table_does_not_cover_is_refused_by_name(change, n
         Deployment(**{"capability": (9, 0), "dtype": "float16", "head_size": 64} | change)
 
 
+def test_a_stub_decides_nothing():
+    stub = Stub("flashinfer.version")
+    assert isinstance(stub.parse("1")["x"](2), Stub)
+    for question in (bool, len, iter, int, lambda s: s == 1, lambda s: s >= stub):
+        with pytest.raises(TypeError, match=r"a rule of vLLM depends on flashinfer\.version"):
+            question(stub)
+
+
 def test_place_refuses_what_it_does_not_know():
-    with pytest.raises(ValueError, match="^backend: "):
+    with pytest.raises(ValueError, match=r"^backend: "):
         place("XFORMERS", "is_mla")
-    with pytest.raises(ValueError, match="^rule: "):
+    with pytest.raises(ValueError, match=r"^rule: "):
         place("FLASH_ATTN", "supports_sliding_window")
 
 
