@@ -201,14 +201,15 @@ for size in (1, 16, 128, 1024):
 #
 # A **backend** is everything behind one attention layer: the kernels, the cache layout that they expect, and the
 # code that prepares their metadata. The formula behind it is always the same,
-# $\mathrm{softmax}(q k^\top \cdot scale)\, v$. Still vLLM 0.22.1 may pick one of thirteen backends on NVIDIA GPUs
+# `softmax(q · kᵀ · scale) · v`. Still vLLM 0.22.1 may pick one of thirteen backends on NVIDIA GPUs
 # alone, because a **fast** kernel is fast for something in particular:
 #
 # - **a GPU.** Hopper's kernels use instructions that Ampere does not have, and Blackwell has others again;
 # - **a shape.** Kernels are compiled for certain head sizes. 128 is everywhere; 96 or 16 is not;
 # - **a number format.** The model's, and the cache's: an fp8 cache is half the size, if the kernel can read it;
 # - **a block size.** 16 suits most; FlashMLA wants 64;
-# - **a kind of attention.** MLA (DeepSeek's compressed cache), attention sinks (gpt-oss), sparse attention.
+# - **a kind of attention.** MLA (DeepSeek's models cache one compressed vector per token instead of keys and values),
+#   attention sinks (gpt-oss adds a learned term to the sum in the softmax), sparse attention.
 #
 # No kernel is best at all of it. So somebody has to choose, once, when the layer is built
 # (`vllm/model_executor/layers/attention/attention.py:304` (`get_attn_backend`)), before any request exists.
@@ -249,6 +250,7 @@ for use_mla in (False, True):
         kind = "MLA" if use_mla else "not MLA"
         where = "capability 10.x" if capability == (10, 0) else "any other GPU"
         print(f"{kind}, {where}:\n    " + ", ".join(order))
+print(len(deployments.CANDIDATES) - 1, "backends in all")
 
 # %% predict-l4
 # Predict: an L4 (capability 8.9), bfloat16, head size 128, and an fp8 KV cache. Which backend?
@@ -279,16 +281,18 @@ deployments.walk(l4)
 # ### Exercise
 #
 # Eight deployments. For each: which backend does vLLM 0.22.1 pick by default, on that GPU, with nothing chosen by
-# hand except what the table says? If vLLM finds none, the answer is `"none"`.
+# hand except what the table says? If vLLM finds none, the answer is `"none"`. A KV dtype of `auto` means: the model's
+# own dtype. For MLA the head size is that of the compressed vector, 576.
 
 # %% q1-deployments
 deployments.table()
 
 # %% q1-tables-read [markdown]
 # Everything you need is in the priority lists above and in these tables. Change the capability in the next cell to
-# see another GPU; `use_mla=True` shows the backends for MLA. A value that a row does not name is one that the
-# backend refuses: TURBOQUANT reads only cache formats of its own, so neither `auto` nor `fp8`. (`vllm_rules.select` would hand you the answers.
-# It is more useful afterwards, to explain one that you got wrong.)
+# see another GPU; `backend_table.accepts((9, 0), use_mla=True)` shows the backends for MLA. A value that a row does
+# not name is one that the backend refuses: TURBOQUANT reads only cache formats of its own, so neither `auto` nor `fp8`.
+#
+# (`vllm_rules.select` would hand you the answers. It is more useful afterwards, to explain one that you got wrong.)
 
 # %% q1-tables
 backend_table.accepts((8, 0))
@@ -342,8 +346,8 @@ autograder.check("q1_verdicts", q1_verdicts, suite="hidden")
 #
 # <details><summary>Hint: two deployments look the same to me</summary>
 #
-# Then one column differs that matters, or one differs that does not. Is every column of the table a field of
-# <code>AttentionSelectorConfig</code>?
+# Compare them column by column, and ask of every difference: is that a field of
+# <code>AttentionSelectorConfig</code> at all? If only other columns differ, the verdict cannot.
 #
 # </details>
 #
@@ -480,7 +484,7 @@ for position in range(5):
 # | `"query_start_loc"` | `[num_reqs + 1]` | `torch.int32` |
 #
 # For the batch above, `seq_lens` is `[9, 3, 5]` and `query_start_loc` is `[0, 1, 2, 7]`. A request with no tokens at
-# all is legal. Loops are fine: clear first, fast in lesson 3.
+# all is legal. Loops are fine: clear beats fast here.
 
 
 # %% q2-metadata-code nbgrader={"solution": true}
@@ -668,7 +672,7 @@ compare(attend(swapped))
 # ### Two minutes of code reading
 #
 # Who gets which piece? Ask the functions themselves. Before you run the cell: which of the two does **not** take
-# `slot_mapping`?
+# `slot_mapping`? Then find the one line of `_gather` in which the block table is used.
 
 # %% q2-trace
 for function in (reference.reshape_and_cache, reference.paged_attention):
@@ -690,8 +694,11 @@ print(inspect.getsource(reference._gather))
 # case for it.
 #
 # </details>
+
+# %% q2-where [markdown]
+# **Where this lives.** In this course: `kernels/kv_cache.py` writes, `kernels/decode.py` and `kernels/prefill.py` read,
+# `kernels/reference.py` says what is right. In vLLM 0.22.1:
 #
-# **Where this lives in vLLM 0.22.1**
 # - positions and lengths: `vllm/v1/worker/gpu_model_runner.py:2084` (`self.positions[:total_num_scheduled_tokens]`)
 #   and `vllm/v1/worker/gpu_model_runner.py:2088` (`self.seq_lens[:num_reqs]`): what was computed plus what is new;
 # - slots: a small Triton kernel, `vllm/v1/worker/block_table.py:326` (`_compute_slot_mapping_kernel`). Its heart is
@@ -733,7 +740,8 @@ print(inspect.getsource(reference._gather))
 #
 # *27 minutes, ●●●, 10 points for code, 4 for the explanation.*
 #
-# A kernel now finds every key. It has to turn scores $s_1, \dots, s_n$ into weights and add up the values:
+# A kernel now finds every key. It has to turn scores s<sub>1</sub>, …, s<sub>n</sub> into weights and add up the
+# values:
 #
 # $$ o = \frac{\sum_i e^{s_i} v_i}{\sum_i e^{s_i}} $$
 #
@@ -760,19 +768,19 @@ for dtype in (torch.float16, torch.float32):
 # %% overflow-remark [markdown]
 # Infinity divided by infinity is NaN. In float16 a score of 12 is enough.
 #
-# The sly part: random test data hides it. Scores of random queries and keys are near 0, $e^s$ is near 1, and the
-# naive formula passes. Real models do produce large scores. Our checks use both kinds.
+# The sly part: random test data hides it. Scores of random queries and keys are near 0, e<sup>s</sup> is near 1, and
+# the naive formula passes. Real models do produce large scores. Our checks use both kinds.
 #
 # ### Step 2: subtract the maximum
 #
-# Multiply numerator and denominator by $e^{-m}$. Nothing changes on paper:
+# Multiply numerator and denominator by e<sup>−m</sup>. Nothing changes on paper:
 #
 # $$ o = \frac{\sum_i e^{s_i - m} v_i}{\sum_i e^{s_i - m}} $$
 #
-# With $m = \max_i s_i$ every exponent is at most 0, every term at most 1, and the largest exactly 1. Nothing
+# With m the largest score, every exponent is at most 0, every term at most 1, and the largest exactly 1. Nothing
 # overflows. Terms that underflow to 0 were too small to matter.
 #
-# But now it takes the whole row to know $m$, before the first term can be added. Taken literally: one pass for the
+# But now it takes the whole row to know m, before the first term can be added. Taken literally: one pass for the
 # maximum, one for the sum, one for the weighted values. Three walks over the keys, when walking over the keys is
 # **the** cost.
 #
@@ -783,8 +791,8 @@ for dtype in (torch.float16, torch.float32):
 # | | what | shape |
 # | --- | --- | --- |
 # | `m` | the maximum so far | `[...]` |
-# | `l` | the sum of $e^{s_i - m}$ so far | `[...]` |
-# | `acc` | the sum of $e^{s_i - m} v_i$ so far | `[..., head_size]` |
+# | `l` | the sum of e<sup>s − m</sup> so far | `[...]` |
+# | `acc` | the sum of e<sup>s − m</sup> v so far | `[..., head_size]` |
 #
 # If we stopped here, the answer for the tokens seen so far would be `acc / l`. Here is what the three **have to be**
 # after each tile of a small row: computed from the definition, by looking at everything from the start.
@@ -810,9 +818,9 @@ for i, (m, l, acc) in enumerate(by_definition):
 plots.softmax_states(tiles, *zip(*by_definition))
 
 # %% rescale-read [markdown]
-# Look at `l` when tile 1 comes in. After tile 0 it was 1.3679, that is $e^{2-2} + e^{1-2}$. Tile 1 brings a new
-# maximum, 5, and contributes $e^{5-5} + e^{3-5} = 1.1353$. But 1.3679 + 1.1353 is 2.5032, and the table says
-# 1.2034.
+# Look at `l` when tile 1 comes in. After tile 0 it was 1.3679, that is e<sup>2−2</sup> + e<sup>1−2</sup>. Tile 1
+# brings a new maximum, 5, and contributes e<sup>5−5</sup> + e<sup>3−5</sup> = 1.1353. But 1.3679 + 1.1353 is 2.5032,
+# and the table says 1.2034.
 
 # %% predict-rescale
 # Predict: by which factor must the old l, 1.3679, be multiplied before 1.1353 is added?
@@ -835,8 +843,8 @@ print(f"e**(2 - 5)                   = {math.exp(2 - 5):.6f}")
 # So we need not see the old scores again. One multiplication repairs the whole past. That is online softmax: keep
 # going with the best maximum you know, and when a better one turns up, rescale what you have.
 #
-# If the maximum does not change, the factor is $e^0 = 1$. If nothing was seen yet, `m` is $-\infty$ and the factor is
-# $e^{-\infty} = 0$: an empty past drops out by itself.
+# If the maximum does not change, the factor is e<sup>0</sup> = 1. If nothing was seen yet, `m` is −∞ and the factor is
+# e<sup>−∞</sup> = 0: an empty past drops out by itself.
 #
 # What holds for `l` holds for `acc`, which is a sum of the same terms. The rest is yours.
 
@@ -850,8 +858,8 @@ print(f"e**(2 - 5)                   = {math.exp(2 - 5):.6f}")
 #   and returns the new state. It leaves its inputs as they are.
 # - `finalize(state)` returns the answer, `[..., head_size]`.
 #
-# One more thing. A **masked** score is $-\infty$: that key may not be seen. A tile may be masked completely, for some
-# rows or for all. Then the maximum so far may still be $-\infty$, and $-\infty - (-\infty)$ is NaN. A state that has
+# One more thing. A **masked** score is −∞: that key may not be seen. A tile may be masked completely, for some
+# rows or for all. Then the maximum so far may still be −∞, and −∞ − (−∞) is NaN. A state that has
 # seen nothing must come through unharmed, and `finalize` gives zeros for it.
 
 # %% nan-from-masks
@@ -973,12 +981,11 @@ for tile_size in (1000, 128, 16, 1):
 #
 # ### Step 5: merging
 #
-# One more idea, and it is a small one. So far a single worker walked the row from left to right. Suppose two workers
-# take one half each. Both end with a state: $(m_a, l_a, acc_a)$ and $(m_b, l_b, acc_b)$. Each measured against its own
-# maximum.
+# One more idea, and it is a small one. So far a single worker walked the row from left to right. Suppose two workers,
+# a and b, take one half each. Both end with a state, each measured against its own maximum.
 #
-# You know what to do: measure both against the larger one. Multiply $a$'s sums by $e^{m_a - m}$, $b$'s by
-# $e^{m_b - m}$, and add. Both may need it, as neither side knows which maximum is the larger.
+# You know what to do: measure both against the larger one. Multiply a's sums by e<sup>m<sub>a</sub> − m</sup>, b's by
+# e<sup>m<sub>b</sub> − m</sup>, and add. Both may need it, as neither side knows which maximum is the larger.
 #
 # Nothing in this depends on who came first, so states can be merged in any order, in any grouping. That is how one
 # long request can keep a whole GPU busy: split its keys, let every part run at the same time, merge. vLLM's Triton
@@ -1049,17 +1056,20 @@ merged_output, merged_lse = kernels.merge_attn_states(outputs, lses)
 print(f"kernels.merge_attn_states: {(merged_output[0, 0].cpu() - truth).abs().max().item():.1e}")
 
 # %% q3-where [markdown]
-# `lse`, the logarithm of the sum of exponentials, packs `m` and `l` into one number: $lse = m + \log l$. Kernels hand
+# `lse`, the logarithm of the sum of exponentials, packs `m` and `l` into one number: `lse = m + log(l)`. Kernels hand
 # states around in this form, the output already divided. It costs a digit here: float32 holds a number near 300 only
 # to about 0.00003, and that uncertainty goes into the weights.
 #
-# **Where this lives in vLLM 0.22.1**
+# **Where this lives.** In this course: `kernels/softmax.py` and `kernels/merge.py`. In vLLM 0.22.1:
+#
 # - the update: `vllm/v1/attention/ops/triton_attention_helpers.py:361` (`softmax_step`), called once per tile in
 #   `vllm/v1/attention/ops/triton_unified_attention.py:530` (`softmax_step(S, M, L)`); the next line rescales the
 #   accumulator, `vllm/v1/attention/ops/triton_unified_attention.py:531` (`acc = acc * alpha[:, None]`);
-# - the guard against $-\infty - (-\infty)$, same trick as in the hint:
+# - the guard against −∞ − (−∞), same trick as in the hint:
 #   `vllm/v1/attention/ops/triton_attention_helpers.py:374` (`m_j = tl.where(m_j > float("-inf"), m_j, 0.0)`);
-# - the merge: `vllm/v1/attention/ops/triton_merge_attn_states.py:14` (`merge_attn_states`).
+# - the merge: `vllm/v1/attention/ops/triton_merge_attn_states.py:14` (`merge_attn_states`);
+# - the state is held in float32, whatever the cache holds:
+#   `vllm/v1/attention/ops/triton_unified_attention.py:361` (`dtype=tl.float32`).
 #
 # **A puzzle for the curious.** vLLM's kernel starts with `L = 1`, not 0:
 # `vllm/v1/attention/ops/triton_unified_attention.py:359` (`L = tl.full([BLOCK_M], 1.0, dtype=tl.float32)`). Why is
@@ -1083,9 +1093,9 @@ print(f"kernels.merge_attn_states: {(merged_output[0, 0].cpu() - truth).abs().ma
 # **Model answer.** Softmax needs the maximum and the sum over the whole row before it can weight the first value, but
 # a kernel sees the row of scores in tiles and cannot keep it: the row grows with the sequence, fast memory does not.
 # Online softmax goes over the tiles once and keeps a state of constant size: the maximum so far `m`, the sum `l` of
-# $e^{s - m}$ and the accumulator `acc`, the sum of $e^{s - m} v$. When a tile brings a larger maximum, every old term
-# is too large by the same factor, so `l` and `acc` are multiplied by $e^{m_{old} - m_{new}}$. That is an identity, not an
-# approximation; only rounding remains. The maximum is subtracted so that no exponential overflows (above 88.7 in
+# e<sup>s − m</sup> and the accumulator `acc`, the sum of e<sup>s − m</sup> v. When a tile brings a larger maximum,
+# every old term is too large by the same factor, so `l` and `acc` are multiplied by e<sup>m_old − m_new</sup>. That is
+# an identity, not an approximation; only rounding remains. The maximum is subtracted so that no exponential overflows (above 88.7 in
 # float32, 11.1 in float16). At the end `acc / l` is the answer. Two states over different keys are the same kind
 # of sums against different maxima; rescaled to the larger one they can be added, in any order, which allows splitting a
 # long sequence over many workers.
@@ -1094,7 +1104,7 @@ print(f"kernels.merge_attn_states: {(merged_output[0, 0].cpu() - truth).abs().ma
 # - *Problem*: the row does not fit or would be read several times; one pass, memory that does not grow with the
 #   sequence.
 # - *State*: `m`, `l`, `acc` and what each is.
-# - *Rescale and why exact*: factor $e^{m_{old} - m_{new}}$ on both sums, because every old term carries the same factor.
+# - *Rescale and why exact*: factor e<sup>m_old − m_new</sup> on both sums, because every old term carries the same factor.
 # - *Maximum and merge*: overflow named as the reason for `m`, and merging justified (sums against a common maximum;
 #   order does not matter). Half a point for one of the two.
 # ### END SOLUTION
@@ -1104,7 +1114,7 @@ print(f"kernels.merge_attn_states: {(merged_output[0, 0].cpu() - truth).abs().ma
 #
 # - **The KV cache is the bottleneck.** Paging fills it with tokens instead of reservations.
 # - **A block table is a list of physical blocks in logical order.** Read with `block_table`, write with
-#   `slot_mapping`, stop at `seq_lens`. Wrong metadata raises no error; it produces wrong text.
+#   `slot_mapping`, stop at `seq_lens`. Wrong metadata rarely raises an error; it produces wrong text.
 # - **slot = block_table[position // block_size] * block_size + position % block_size.**
 # - **The selector is an ordered list with vetoes.** GPU, MLA, shapes and formats decide; traffic does not.
 # - **Online softmax keeps (m, l, acc)** and repairs the past with one factor. States merge in any order.
