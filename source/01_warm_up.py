@@ -363,7 +363,7 @@ autograder.check("q1_verdicts", q1_verdicts, suite="hidden")
 #
 # For nothing, and that is worth knowing. The choice is made before the first request, and no field of
 # <code>AttentionSelectorConfig</code> holds a batch. Prefill or decode, one request or 512: the backend stays. Instead,
-# each backend keeps several kernels and chooses among them at every step.
+# a backend may keep several kernels and choose among them at every step.
 #
 # FlashInfer plans prefills and decodes with different wrappers:
 # `backends/flashinfer.py:761` (`_get_prefill_wrapper`), `backends/flashinfer.py:782` (`_get_decode_wrapper`).
