@@ -1,6 +1,6 @@
 # The course's commands. Each makes the environment in .venv first, and renews it when what it is made from changes.
 #   PYTHON=python3.12   the interpreter to make it with        TORCH=cpu   the CPU-only torch, a small download
-#   LAB_ARGS, PYTEST_ARGS, BENCH_ARGS   are handed on as they are
+#   LAB_ARGS, PYTEST_ARGS, BENCH_ARGS, GRADE_ARGS   are handed on as they are
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 python := .venv/bin/python
@@ -14,7 +14,7 @@ lab_root := $(if $(filter 0,$(shell id -u)),--allow-root)
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 	@echo
-	@echo "  Options: TORCH=cpu (small download), PYTHON=python3.12, LAB_ARGS=..., PYTEST_ARGS=..., BENCH_ARGS=..."
+	@echo "  Options: TORCH=cpu (small download), PYTHON=python3.12, LAB_ARGS, PYTEST_ARGS, BENCH_ARGS, GRADE_ARGS"
 
 environment: ## make the environment and nothing else
 	@PYTHON='$(PYTHON)' TORCH='$(TORCH)' sh tools/environment.sh
@@ -43,8 +43,8 @@ lint: environment ## format, lint and types
 release: environment ## source/NN_name.py -> release/NN_name/NN_name.ipynb
 	$(python) -m autograder.build
 
-grade: environment ## grade the sample class with nbgrader and print the table
-	$(python) -m autograder.cli grade
+grade: environment ## a sample class graded with nbgrader: feedback, and a table of points and reasons
+	$(python) -m autograder.cli grade --sample-class $(GRADE_ARGS)
 
 clean: ## remove the environment and everything generated (never work/, never a gradebook)
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis test-results
