@@ -17,7 +17,6 @@ import functools
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -179,18 +178,18 @@ def _kept(path: str) -> bool:
 
 
 def _bring(folder: Path) -> None:
-    """Download the wheel, keep the few files of it, and move them into place in one step."""
+    """Download the wheel and move the few files of it into place, each in one step; nothing is deleted there."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".vllm-") as name:
             scratch = Path(name)
             _unpack(_download(scratch), scratch / "kept")
             _check(scratch / "kept")
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(scratch / "kept", folder)
+            for path in expected_files():
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(scratch / "kept" / path, folder / path)
     except OSError as error:
-        if not all((folder / path).is_file() for path in expected_files()):  # else another process brought it
-            raise SourceUnavailable(f"vLLM's source cannot be kept in {folder}: {error}.") from error
+        raise SourceUnavailable(f"vLLM's source cannot be kept in {folder}: {error}.") from error
 
 
 def _download(scratch: Path) -> Path:

@@ -72,6 +72,14 @@ def test_pip_brings_the_wheel_once_and_only_what_is_needed_is_kept(small_release
     assert vllm_source.verify() == folder
 
 
+def test_what_else_lies_in_the_chosen_folder_stays(small_release):
+    mine = vllm_source.cache_folder() / "vllm" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    vllm_source.verify()
+    assert mine.read_text() == "mine"
+
+
 def test_a_wheel_with_another_hash_is_refused(small_release, monkeypatch):
     monkeypatch.setattr(vllm_source, "WHEEL_SHA256", "0" * 64)
     with pytest.raises(SourceUnavailable, match=r"is not the released vLLM 0\.22\.1: its SHA-256 differs"):
