@@ -82,6 +82,17 @@ def test_freed_blocks_stay_cached_until_the_room_is_needed():
     assert pool.allocate("too late", token_ids=[1, 2, 3, 4, 5]) == 0
 
 
+def test_cached_blocks_that_a_request_takes_are_no_room_for_its_new_ones():
+    pool = BlockPool(3, 2)
+    pool.allocate("a", token_ids=[1, 2, 3, 4])
+    pool.allocate("other", 1)
+    pool.free("a")
+    before = state_of(pool)
+    with pytest.raises(OutOfBlocksError, match="'b' needs 1 more, and 0 of 3 are free for it"):
+        pool.allocate("b", token_ids=[1, 2, 3, 4, 5])
+    assert state_of(pool) == before
+
+
 def test_eviction_takes_the_end_of_a_prefix_first():
     pool = BlockPool(3, 2)
     pool.allocate("a", token_ids=[1, 2, 3, 4, 5])
@@ -364,6 +375,6 @@ class PoolMachine(RuleBasedStateMachine):
 
 
 PoolMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestPoolMachine = PoolMachine.TestCase
