@@ -102,7 +102,7 @@ def read(path: str) -> str:
     if hashlib.sha256(data).hexdigest() != expected_files()[path]:
         raise SourceUnavailable(
             f"{path} in {cache_folder()} is not the file that vLLM {VERSION} released; "
-            "delete that folder to fetch it again."
+            "delete that file to fetch it again."
         )
     return data.decode("utf-8")
 

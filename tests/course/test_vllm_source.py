@@ -99,10 +99,10 @@ def test_a_tampered_cache_is_noticed(small_release):
     file = vllm_source.root() / SELECTOR
     file.write_text(MODULE + "# changed\n")
     with pytest.raises(
-        SourceUnavailable, match=r"is not the file that vLLM 0.22.1 released; delete that folder"
+        SourceUnavailable, match=r"is not the file that vLLM 0.22.1 released; delete that file"
     ):
         vllm_source.read(SELECTOR)
-    with pytest.raises(SourceUnavailable, match="delete that folder"):
+    with pytest.raises(SourceUnavailable, match="delete that file"):
         vllm_source.verify()
 
 
