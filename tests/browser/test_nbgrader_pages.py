@@ -1,0 +1,69 @@
+"""nbgrader's own pages in JupyterLab: Validate for the learner, formgrader for the instructor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser.answers import Answers
+from tests.browser.conftest import LESSON, Screenshot
+from tests.browser.jupyterlab import Notebook, Server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
+
+def test_validate_names_the_cells_that_fail_and_why(
+    lesson: Notebook, answers: Answers, screenshot: Screenshot
+) -> None:
+    lesson.fill_in(answers.solutions | {"q2-metadata-code": answers.logical_block_as_physical()})
+    text = lesson.validate()
+    screenshot(lesson.page, "validate-wrong")
+    lesson.close_dialog()
+    assert text.count("The following cell failed:") == 2
+    assert 'autograder.check("build_metadata", build_metadata)' in text
+    assert 'autograder.check("attend", build_metadata)' in text
+    assert answers.message("build_metadata", "logical-block-as-physical") in " ".join(text.split())
+    assert "Traceback" not in text
+
+
+def test_validate_says_that_right_answers_pass(
+    lesson: Notebook, answers: Answers, screenshot: Screenshot
+) -> None:
+    lesson.fill_in(answers.solutions)
+    text = lesson.validate()
+    screenshot(lesson.page, "validate-right")
+    lesson.close_dialog()
+    assert "Success! Your notebook passes all the tests." in text
+
+
+def test_validate_tells_an_untouched_lesson_what_is_missing(
+    lesson: Notebook, answers: Answers, screenshot: Screenshot
+) -> None:
+    lesson.fill_in(answers.stubs)
+    text = lesson.validate()
+    screenshot(lesson.page, "validate-untouched")
+    lesson.close_dialog()
+    written = [name for name in answers.stubs if name.endswith("-explain")]
+    assert text.count("The following cell failed:") == len(answers.checks) + len(written)
+    assert text.count("You did not provide a response.") == len(written)
+    assert "Traceback" not in text
+
+
+def test_formgrader_lists_the_lesson(server: Server, context: BrowserContext, screenshot: Screenshot) -> None:
+    page = context.new_page()
+    try:
+        page.goto(server.address("lab?reset"))
+        page.get_by_role("menuitem", name="Nbgrader").click()
+        for entry in ("Assignment List", "Course List", "Formgrader"):
+            page.get_by_role("menuitem", name=entry).wait_for()
+        page.get_by_role("menuitem", name="Formgrader").click()
+        formgrader = page.frame_locator("iframe[src*=formgrader]")
+        row = formgrader.get_by_role("row").filter(has_text=LESSON)
+        row.wait_for()
+        screenshot(page, "formgrader")
+    finally:
+        page.close()
