@@ -33,7 +33,7 @@ def examine(check: Check, answer: Answer, suite: Suite) -> Verdict:
     place = _place()
     refusal = check.validate(answer)
     if refusal is not None:
-        failure = Failure("before any case", Problem(refusal))
+        failure = Failure("", Problem(refusal))
         return Verdict(check.name, suite.name, suite.seed, place, num_cases=1, failures=(failure,))
     verdict = _examine_one(check, answer, suite, place)
     if not verdict.passed:

@@ -13,7 +13,7 @@ _MAX_LINES = 10
 
 @dataclass(frozen=True)
 class Failure:
-    """A case that an answer does not pass."""
+    """A case that an answer does not pass; the label is empty where the answer could not be run on any case."""
 
     case_label: str
     problem: Problem
@@ -57,10 +57,10 @@ class Verdict:
         if self.passed:
             return f"✓ {self.check}: all {self.num_cases} {self.suite} cases pass ({self.place})."
         first = self.failures[0]
-        lines = [
-            f"✗ {self.check}: {first.problem.headline}.",
-            f"  Case: {first.case_label} ({len(self.failures)} of {self.num_cases} {self.suite} cases fail; {self.place}).",
-        ]
+        lines = [f"✗ {self.check}: {first.problem.headline.rstrip('.')}."]
+        if first.case_label:
+            share = f"{len(self.failures)} of {self.num_cases} {self.suite} cases fail"
+            lines.append(f"  Case: {first.case_label} ({share}; {self.place}).")
         if first.problem.detail and self.suite == "visible":
             lines += _wrap(first.problem.detail)
         if self.misconception:
