@@ -11,6 +11,9 @@ from autograder.failure import UnknownCheck
 
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
+# The sentence of a check's message that names a known mistake (autograder.verdict writes it).
+NAMED = re.compile(r"(This is exactly|On this case, this is) what you get when .*?\.(?=\s|$)")
+
 PASSED, PARTIAL, FAILED = "passed", "partial", "failed"
 NOT_ANSWERED, BY_HAND, CRASHED, NOT_GRADED = "not answered", "by hand", "crashed", "not graded"
 
@@ -52,7 +55,8 @@ def _from_error(error: NotebookNode, before: list[NotebookNode], grade_id: str) 
         return Reason(CRASHED, f"notebook crashed: {value[0].lower()}{value[1:]}")
     if name == "CellTimeoutError":
         return Reason(FAILED, "did not finish within the time limit of a cell")
-    if name == "NotImplementedError" or (name == "CheckFailed" and "is not answered yet" in value):
+    unanswered = re.search(r"is not answered yet|has no verdict yet", value)
+    if name == "NotImplementedError" or (name == "CheckFailed" and unanswered):
         return Reason(NOT_ANSWERED, "not answered (stub)")
     if name == "CheckFailed":
         return Reason(FAILED, _sentences(value), _misconception(grade_id, value))
@@ -61,12 +65,14 @@ def _from_error(error: NotebookNode, before: list[NotebookNode], grade_id: str) 
 
 
 def _earlier_error(before: list[NotebookNode], value: str) -> str | None:
-    """A missing name usually has its cause in the learner's cell that was to define it, and that one failed itself."""
+    """A missing name usually has its cause in the cell that was to define it, and that one failed itself."""
     wanted = re.search(r"'(\w+)'", value)
+    if wanted is None:
+        return None
+    defines = re.compile(rf"^(def|class) {wanted.group(1)}\b|^{wanted.group(1)}\b.*=", re.MULTILINE)
     for cell in reversed(before):
         for output in cell.get("outputs", []):
-            defines = wanted is not None and re.search(rf"\b{wanted.group(1)}\b", cell["source"])
-            if output["output_type"] == "error" and defines:
+            if output["output_type"] == "error" and defines.search(cell["source"]):
                 title = _meta(cell).get("grade_id") or cell.get("id", "")
                 return f"{value}: its cell {title} failed with {output['ename']}: {ANSI.sub('', output['evalue'])}"
     return None
@@ -78,9 +84,8 @@ def _sentences(message: str) -> str:
     if not lines:
         return ""
     text = re.sub(r"^✗ [\w-]+: ", "", lines[0])
-    rest = " ".join(lines[1:])
-    named = re.search(r"((?:This is exactly|On this case, this is) what you get when .*?[.:](?=\s|$))", rest)
-    return f"{text} {named.group(1)}" if named else text
+    named = NAMED.search(" ".join(lines[1:]))
+    return f"{text} {named.group()}" if named else text
 
 
 def _misconception(grade_id: str, message: str) -> str:

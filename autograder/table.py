@@ -66,9 +66,8 @@ def as_text(rows: list[Row], width: int) -> str:
             continue
         for i, row in enumerate(own):
             points = "–" if row.points is None else f"{row.points:g}"
-            lines.append(
-                line(learner if i == 0 else "", row.exercise, points, f"{row.max_points:g}", row.reason)
-            )
+            reason = f"{row.misconception}: {row.reason}" if row.misconception else row.reason
+            lines.append(line(learner if i == 0 else "", row.exercise, points, f"{row.max_points:g}", reason))
         got = sum(row.points or 0.0 for row in own)
         lines.append(
             line("", "total", f"{got:g}", f"{total:g}", f"note: {own[0].notes}" if own[0].notes else "")
