@@ -8,11 +8,16 @@ would end the notebook's process.
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 
 KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 REFERENCE_DTYPES = (*KERNEL_DTYPES, torch.float64)
+
+# The output or, with return_lse, the pair (output, lse). Any stands for the pair: a union of the two would make every
+# caller prove to the type checker which one it asked for.
+AttentionResult = torch.Tensor | Any
 
 
 def check_dense(

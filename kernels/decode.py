@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from kernels import contract, runtime
+from kernels.contract import AttentionResult
 from kernels.merge import launch_merge
 from kernels.paging import find_slots, load_tile
 from kernels.softmax import LOG2_E, finish_softmax, start_softmax, update_softmax
@@ -120,7 +121,7 @@ def paged_decode(
     *,
     out: torch.Tensor | None = None,
     return_lse: bool = False,
-) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+) -> AttentionResult:
     """Attention of one query token a request, the last of its sequence, over a paged cache.
 
     query: [num_reqs, num_heads, head_size], float16, bfloat16 (GPU only) or float32.

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 from kernels import contract, runtime
+from kernels.contract import AttentionResult
 from kernels.paging import find_slots, load_tile
 from kernels.softmax import LOG2_E, finish_softmax, start_softmax, update_softmax
 
@@ -163,7 +164,7 @@ def paged_attention(
     *,
     out: torch.Tensor | None = None,
     return_lse: bool = False,
-) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+) -> AttentionResult:
     """Causal attention of a ragged batch over a paged cache that already holds this step's tokens.
 
     query: [num_tokens, num_heads, head_size], float16, bfloat16 (GPU only) or float32; the requests' tokens

@@ -10,10 +10,9 @@ import math
 import torch
 
 from kernels import contract
+from kernels.contract import AttentionResult
 
 __all__ = ["dense_attention", "merge_attn_states", "paged_attention", "paged_decode", "reshape_and_cache"]
-
-Result = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
 
 def dense_attention(
@@ -24,7 +23,7 @@ def dense_attention(
     *,
     causal: bool = True,
     return_lse: bool = False,
-) -> Result:
+) -> AttentionResult:
     """Attention of one request whose keys and values lie in order. No paging.
 
     query: [n_q, num_heads, head_size]; key, value: [n_kv, num_kv_heads, head_size], the same dtype: float16,
@@ -70,7 +69,7 @@ def paged_attention(
     *,
     out: torch.Tensor | None = None,
     return_lse: bool = False,
-) -> Result:
+) -> AttentionResult:
     """Causal attention of a ragged batch over a paged cache: look the blocks up, put them in order, attend
     densely.
 
@@ -103,7 +102,7 @@ def paged_decode(
     *,
     out: torch.Tensor | None = None,
     return_lse: bool = False,
-) -> Result:
+) -> AttentionResult:
     """Attention of one query token a request, the last of its sequence, over a paged cache.
 
     Same contract as `kernels.paged_decode`, and float64 as well. Raises ValueError when an argument breaks
@@ -167,7 +166,7 @@ def _attend_requests(
     scale: float,
     out: torch.Tensor | None,
     return_lse: bool,
-) -> Result:
+) -> AttentionResult:
     output = torch.empty_like(query) if out is None else out
     lse = query.new_empty(query.shape[:2], dtype=_accumulator(query))
     for request, seq_len in enumerate(seq_lens.tolist()):

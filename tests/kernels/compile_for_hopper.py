@@ -98,9 +98,24 @@ def compile_all(dtype, num_heads, num_kv_heads, head_size, block_size):
         kernels.paged_attention(query, cache, cache, table, lens, starts, 1.0)
 
 
+def compile_ones():
+    """Everything of size one: Triton turns an argument that is 1 into a constant, which is another program."""
+    with compiling("all ones"):
+        query = torch.zeros(1, 1, 1, dtype=torch.float16)
+        cache = torch.zeros(1, 1, 1, 1, dtype=torch.float16)
+        table = torch.zeros(1, 1, dtype=torch.int32)
+        seq_lens = torch.ones(1, dtype=torch.int32)
+        starts = torch.tensor([0, 1], dtype=torch.int32)
+        kernels.paged_decode(query, cache, cache, table, seq_lens, 1.0)
+        kernels.reshape_and_cache(query, query, cache, cache, torch.zeros(1, dtype=torch.int64))
+        kernels.paged_attention(query, cache, cache, table, seq_lens, starts, 1.0)
+        kernels.merge_attn_states(query[None], torch.zeros(1, 1, 1))
+
+
 if __name__ == "__main__":
     # The launchers' own checks of the machine do not apply: nothing is run.
     runtime.check_launch = lambda name, tensor: None
     runtime.num_multiprocessors = lambda device: 132
     for name, *sizes in json.loads(sys.argv[1]):
         compile_all(getattr(torch, name), *sizes)
+    compile_ones()
