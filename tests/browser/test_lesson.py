@@ -39,11 +39,14 @@ def test_the_given_cells_run_and_show_their_tables_and_figures(
         screenshot(lesson.page, f"table-{name}")
 
 
-def test_an_unanswered_exercise_says_so_in_two_lines(lesson: Notebook, answers: Answers) -> None:
+def test_an_unanswered_exercise_says_so_in_two_lines(
+    lesson: Notebook, answers: Answers, screenshot: Screenshot
+) -> None:
     lesson.fill_in({"q2-metadata-code": answers.stubs["q2-metadata-code"]})
     lesson.run("q2-metadata-code")
     lesson.run("q2-metadata")
     lines = lesson.shown_text("q2-metadata").splitlines()
+    screenshot(lesson.page, "unanswered")
     assert len(lines) == 2
     assert lines[0].startswith("build_metadata is not answered yet")
 
@@ -54,9 +57,9 @@ def test_a_wrong_answer_is_told_its_mistake_in_ten_lines(
     lesson.type("q2-metadata-code", answers.logical_block_as_physical())
     assert lesson.run("q2-metadata-code").errors == []
     output = lesson.run("q2-metadata")
+    text = lesson.shown_text("q2-metadata")
     screenshot(lesson.page, "wrong-answer")
     assert len(output.errors) == 1
-    text = lesson.shown_text("q2-metadata")
     assert text.startswith("✗ build_metadata: slot_mapping has wrong values.")
     assert answers.message("build_metadata", "logical-block-as-physical") in plain(text)
     assert len(text.splitlines()) <= 10
@@ -68,9 +71,10 @@ def test_a_right_answer_passes(lesson: Notebook, answers: Answers, screenshot: S
     lesson.type("q2-metadata-code", answers.solutions["q2-metadata-code"])
     assert lesson.run("q2-metadata-code").errors == []
     output = lesson.run("q2-metadata")
+    text = lesson.shown_text("q2-metadata")
     screenshot(lesson.page, "right-answer")
     assert output.errors == []
-    assert lesson.shown_text("q2-metadata").startswith("✓ build_metadata: all ")
+    assert text.startswith("✓ build_metadata: all ")
 
 
 def test_hints_come_one_after_the_other(lesson: Notebook, screenshot: Screenshot) -> None:
@@ -82,6 +86,7 @@ def test_hints_come_one_after_the_other(lesson: Notebook, screenshot: Screenshot
             assert output.errors == []
             assert f"Hint {stage} of {len(hints)}" in output.text
             assert plain(hint) in plain(output.text)
+        lesson.cell(cell)
         screenshot(lesson.page, "hint")
     finally:
         lesson.delete(cell)

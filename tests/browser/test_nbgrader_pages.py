@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.browser.answers import Answers
 from tests.browser.conftest import LESSON, Screenshot
-from tests.browser.jupyterlab import Notebook, Server
+from tests.browser.jupyterlab import REPOSITORY, Notebook, Server
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext
+    from playwright.sync_api import BrowserContext, Locator, Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
@@ -53,17 +55,39 @@ def test_validate_tells_an_untouched_lesson_what_is_missing(
     assert "Traceback" not in text
 
 
-def test_formgrader_lists_the_lesson(server: Server, context: BrowserContext, screenshot: Screenshot) -> None:
+@pytest.fixture(scope="module")
+def formgrader(server: Server, context: BrowserContext) -> Iterator[Page]:
+    """JupyterLab without a notebook, and formgrader opened from its menu."""
     page = context.new_page()
-    try:
-        page.goto(server.address("lab?reset"))
-        page.get_by_role("menuitem", name="Nbgrader").click()
-        for entry in ("Assignment List", "Course List", "Formgrader"):
-            page.get_by_role("menuitem", name=entry).wait_for()
-        page.get_by_role("menuitem", name="Formgrader").click()
-        formgrader = page.frame_locator("iframe[src*=formgrader]")
-        row = formgrader.get_by_role("row").filter(has_text=LESSON)
-        row.wait_for()
-        screenshot(page, "formgrader")
-    finally:
-        page.close()
+    page.goto(server.address("lab?reset"))
+    page.get_by_role("menuitem", name="Nbgrader").click()
+    for entry in ("Assignment List", "Course List", "Formgrader"):
+        page.get_by_role("menuitem", name=entry).wait_for()
+    page.get_by_role("menuitem", name="Formgrader").click()
+    yield page
+    page.close()
+
+
+def row_of_the_lesson(formgrader: Page) -> Locator:
+    """Its line in formgrader's table, which exists once the table is filled."""
+    return formgrader.frame_locator("iframe[src*=formgrader]").get_by_role("row").filter(has_text=LESSON)
+
+
+def test_formgrader_lists_the_lesson(formgrader: Page, screenshot: Screenshot) -> None:
+    row = row_of_the_lesson(formgrader)
+    row.wait_for()
+    screenshot(formgrader, "formgrader")
+    assert row.locator(".num-submissions").inner_text() == "0"
+
+
+def test_formgraders_generate_gives_the_release_that_is_committed(
+    formgrader: Page, course_folder: Path, screenshot: Screenshot
+) -> None:
+    released = course_folder / "release" / LESSON / f"{LESSON}.ipynb"
+    committed = (REPOSITORY / released.relative_to(course_folder)).read_bytes()
+    released.unlink()
+    row_of_the_lesson(formgrader).locator(".assign a").click()
+    answer = formgrader.frame_locator("iframe[src*=formgrader]").locator(".modal-dialog")
+    answer.get_by_text(f"Successfully created the student version of '{LESSON}'").wait_for()
+    screenshot(formgrader, "formgrader-generate")
+    assert released.read_bytes() == committed
