@@ -50,7 +50,12 @@ def test_each_submission_costs_only_its_own_points(tiny_course: Any) -> None:
     submit("stub", double_code="def double(x):\n    raise NotImplementedError")
     submit("stderr", double_code='def double(x):\n    print("hm", file=sys.stderr)\n    return x + x')
     submit("sleeps", double_code="import time\n\n\ndef double(x):\n    time.sleep(60)")
-    stubborn = "import signal\n\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n\n\ndef triple(x):\n    while True:\n        pass"
+    stubborn = """def triple(x):
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        pass"""
     submit("stubborn", triple_code=stubborn)
     submit("exits", triple_code="import os\n\nos._exit(0)")
     submit("quits", triple_code="quit()")

@@ -1,0 +1,233 @@
+"""The sample class of lesson 1, graded for real: nbgrader, a gradebook, a kernel for each learner, feedback."""
+
+import csv
+import fcntl
+import functools
+import html
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from autograder import registry
+from autograder.nbgrader_bridge import HIDDEN
+from autograder.reasons import ANSI
+from autograder.sample_answers import Sample, samples
+from autograder.sample_class import checked, make
+
+ROOT = Path(__file__).resolve().parents[2]
+LESSON = "01_warm_up"
+EXPECTED = Path(__file__).with_name("expected_01_warm_up.csv")
+Table = dict[tuple[str, str], dict[str, str]]
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture(scope="session")
+def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The graded sample class. pytest-xdist's workers share one: the first to come makes it."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    target = base / "sample_class"
+    with (base / "sample_class.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (target / "said.txt").exists():
+            make(target, ROOT)
+            command = [
+                sys.executable,
+                "-m",
+                "autograder.cli",
+                "grade",
+                LESSON,
+                "--jobs",
+                "2",
+                "--course-dir",
+                target,
+            ]
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            ran = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=base)
+            assert ran.returncode == 0, ran.stdout + ran.stderr
+            (target / "said.txt").write_text(ran.stdout, encoding="utf-8")
+    return target
+
+
+@pytest.fixture(scope="session")
+def table(course: Path) -> Table:
+    with (course / "grades.csv").open(encoding="utf-8", newline="") as file:
+        return {(row["learner"], row["exercise"]): row for row in csv.DictReader(file)}
+
+
+def _expected() -> list[dict[str, str]]:
+    with EXPECTED.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@functools.cache
+def _samples() -> tuple[Sample, ...]:
+    grade_ids = {row["exercise"] for row in _expected()}
+    return tuple(
+        samples(
+            [
+                registry.get(name).grade_id
+                for name in registry.names()
+                if registry.get(name).grade_id in grade_ids
+            ]
+        )
+    )
+
+
+def test_everyone_is_in_the_table(course: Path, table: Table) -> None:
+    learners = {learner for learner, _ in table}
+    assert learners == {path.name for path in (course / "submitted").iterdir()}
+    assert learners == {row["learner"] for row in _expected()} | {sample.learner for sample in _samples()}
+    assert len(table) == 8 * len(learners)
+
+
+def test_hand_written_submissions_get_the_points_that_are_kept(table: Table) -> None:
+    columns = ("learner", "exercise", "points", "status", "misconception")
+    wanted = [tuple(row[column] for column in columns) for row in _expected()]
+    got = [tuple(table[row["learner"], row["exercise"]][column] for column in columns) for row in _expected()]
+    assert got == wanted
+
+
+def test_right_answers_by_another_road_get_full_points(table: Table) -> None:
+    right = [sample for sample in _samples() if sample.learner.startswith("right")]
+    assert len(right) >= 4
+    for sample in right:
+        for check in map(registry.get, registry.names()):
+            row = table[sample.learner, check.grade_id]
+            assert (row["points"], row["status"]) == (row["max_points"], "passed"), row
+
+
+def test_every_mistake_is_named_and_costs_its_own_exercise_only(table: Table) -> None:
+    seen: set[tuple[str, str]] = set()
+    for sample in _samples():
+        for check in map(registry.get, registry.names()):
+            row = table[sample.learner, check.grade_id]
+            mistake = sample.mistakes.get(check.grade_id, "")
+            assert row["misconception"] == mistake, row
+            lost = 0.0
+            if check.partial:
+                (name,) = check.parts
+                right = check.solution[name]
+                lost = (
+                    sum(sample.parts[name].get(key) != value for key, value in right.items())
+                    if mistake
+                    else 0
+                )
+                assert not mistake or lost
+            elif mistake:
+                lost = float(row["max_points"])
+            assert float(row["points"]) == float(row["max_points"]) - lost, row
+            if mistake:
+                assert "what you get when" in row["reason"]
+                seen.add((check.grade_id, mistake))
+    every = {
+        (check.grade_id, m.name)
+        for check in map(registry.get, registry.names())
+        for m in check.misconceptions
+    }
+    assert seen == every
+
+
+def test_no_verdict_is_never_a_zero(table: Table) -> None:
+    reasons = {learner: row["reason"] for (learner, _), row in table.items() if row["status"] == "not graded"}
+    assert {learner: bool(reason) for learner, reason in reasons.items()} == dict.fromkeys(
+        ["no-notebook", "not-a-notebook", "not-json", "renamed"], True
+    )
+    assert "is not JSON" in reasons["not-json"]
+    assert "01_warm_up.ipynb is missing" in reasons["no-notebook"]
+    assert "there is 01_warm_up (1) final.ipynb" in reasons["renamed"]
+    for row in table.values():
+        assert (row["points"] == "") == (
+            row["status"] == "not graded" or row["reason"] == "needs manual grading"
+        )
+
+
+def test_reasons_say_what_happened(table: Table) -> None:
+    def reason(learner: str, exercise: str) -> str:
+        return table[learner, exercise]["reason"]
+
+    assert reason("empty", "q2-metadata") == "not answered (stub)"
+    assert reason("empty", "q2-explain") == "not answered"
+    assert reason("all-right", "q3-explain") == "needs manual grading"
+    assert "the kernel died in cell q3-update-code" in reason("crashes", "q3-merge")
+    assert "kernel died in cell q2-metadata" in reason("dies-in-the-check", "q2-metadata")
+    assert "its cell q2-metadata-code failed with SyntaxError" in reason("typo", "q2-attend")
+    assert "changes its input `num_new_tokens`" in reason("mutates", "q2-metadata")
+    assert "NaN" in reason("nan", "q3-update")
+    assert "got a list" in reason("wrong-types", "q1-verdicts")
+    notes = table["edits-the-tests", "q3-merge"]["notes"]
+    for word in ("cell q2-metadata was missing", "points = 100", "schema_version = 99", "'q3-merge-2'"):
+        assert word in notes
+    notes = table["extra-files", "q3-merge"]["notes"]
+    assert "torch.py is left out" in notes
+    assert "holds no date" in notes
+
+
+def test_the_terminal_shows_the_same(course: Path, table: Table) -> None:
+    said = (course / "said.txt").read_text(encoding="utf-8")
+    for (learner, _), row in table.items():
+        assert re.search(rf"^{re.escape(learner)} ", said, re.MULTILINE)
+        assert not row["misconception"] or row["misconception"] in said
+    assert "not graded: 01_warm_up.ipynb is not JSON" in said
+
+
+def test_feedback_has_the_message_and_nothing_that_is_secret(course: Path, table: Table) -> None:
+    instructor = nbformat.read(course / "source" / LESSON / f"{LESSON}.ipynb", as_version=4)
+    hidden = {
+        line.strip()
+        for cell in instructor.cells
+        for body in HIDDEN.findall(cell.source)
+        for line in body.splitlines()
+    }
+    assert len(hidden) == 5
+    solutions = _secret_lines(instructor)
+    assert len(solutions) > 30
+    graded = {learner for (learner, _), row in table.items() if row["status"] != "not graded"}
+    for learner in graded:
+        page = course / "feedback" / learner / LESSON / f"{LESSON}.html"
+        text = html.unescape(re.sub(r"<[^>]+>", "", page.read_text(encoding="utf-8")))
+        squeezed = re.sub(r"\s+", " ", text)
+        assert "HIDDEN TESTS" not in text, learner
+        assert "SOLUTION" not in text, learner
+        assert not [line for line in hidden if line in squeezed], learner
+        own = nbformat.read(course / "autograded" / learner / LESSON / f"{LESSON}.ipynb", as_version=4)
+        # What a learner wrote and we wrote too is no secret, nor is what the lesson's other cells say.
+        written = re.sub(r"\s+", " ", "\n".join(cell.source for cell in own.cells))
+        assert not [line for line in solutions if line in squeezed and line not in written], learner
+        for cell in own.cells:
+            for output in cell.get("outputs", []):
+                if output["output_type"] == "error" and output["ename"] == "CheckFailed":
+                    headline = ANSI.sub("", output["evalue"]).splitlines()[0].strip()
+                    assert re.sub(r"\s+", " ", headline) in squeezed, (learner, headline)
+    no_verdict = {learner for learner, _ in table} - graded
+    assert not [learner for learner in no_verdict if (course / "feedback" / learner / LESSON).exists()]
+
+
+def _secret_lines(instructor: nbformat.NotebookNode) -> set[str]:
+    """Lines of the instructor's solutions and model answers that are long enough to be told from chance."""
+    region = re.compile(r"### BEGIN SOLUTION\n(.*?)### END SOLUTION", re.DOTALL)
+    bodies = [body for cell in instructor.cells for body in region.findall(cell.source)]
+    lines = {re.sub(r"\s+", " ", line.strip()) for body in bodies for line in body.splitlines()}
+    return {line for line in lines if len(line) > 40}
+
+
+def test_nothing_was_handed_in_twice_or_changed(course: Path) -> None:
+    """Grading reads `submitted` and leaves it as it is."""
+    folder = course / "submitted" / "extra-files" / LESSON
+    assert sorted(path.name for path in folder.iterdir()) == ["01_warm_up.ipynb", "timestamp.txt", "torch.py"]
+    assert (
+        (course / "submitted" / "not-json" / LESSON / f"{LESSON}.ipynb")
+        .read_text()
+        .startswith('{"cells": [,')
+    )
+
+
+def test_grade_ids_of_the_lesson_are_those_of_the_checks(course: Path) -> None:
+    release = nbformat.read(course / "release" / LESSON / f"{LESSON}.ipynb", as_version=4)
+    assert checked(release) == [registry.get(name).grade_id for name in registry.names()]
