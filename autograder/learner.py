@@ -15,7 +15,20 @@ _hints_shown: dict[str, int] = {}
 
 
 class Points(float):
-    """Points of a check that gives partial credit. As a cell's last value it is what nbgrader reads as the score."""
+    """Points of a check that gives partial credit, "6 of 8 points" in a notebook.
+
+    As a cell's last value its plain text, a number, is what nbgrader reads as the score.
+    """
+
+    def __new__(cls, points: float, out_of: int) -> Points:
+        self = super().__new__(cls, points)
+        self.out_of = out_of
+        return self
+
+    out_of: int
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self:g} of {self.out_of} points</p>"
 
 
 def check(name: str, answer: Any, suite: str = VISIBLE) -> Points | None:
@@ -29,13 +42,10 @@ def check(name: str, answer: Any, suite: str = VISIBLE) -> Points | None:
     """
     found = registry.get(name)
     verdict = examine(found, _parts(found, answer), open_suite(suite))
-    if verdict.passed:
-        print(verdict.message())
-        return Points(verdict.num_passed) if found.partial else None
-    if found.partial and verdict.num_passed:
-        print(verdict.message())
-        return Points(verdict.num_passed)
-    raise CheckFailed(verdict.message())
+    if not verdict.passed and not (found.partial and verdict.num_passed):
+        raise CheckFailed(verdict.message())
+    print(verdict.message())
+    return Points(verdict.num_passed, verdict.num_cases) if found.partial else None
 
 
 def hint(name: str) -> None:

@@ -55,12 +55,12 @@ class Verdict:
                 f'Write your answer, run that cell, then this one. autograder.hint("{self.check}") helps you start.'
             )
         if self.passed:
-            return f"✓ {self.check}: all {self.num_cases} {self.suite} cases pass ({self.place})."
+            return f"✓ {self.check}: all {self.num_cases} {self.suite} cases pass on {self.place}."
         first = self.failures[0]
         lines = [f"✗ {self.check}: {first.problem.headline.rstrip('.')}."]
         if first.case_label:
-            share = f"{len(self.failures)} of {self.num_cases} {self.suite} cases fail"
-            lines.append(f"  Case: {first.case_label} ({share}; {self.place}).")
+            share = f"{len(self.failures)} of {self.num_cases} {self.suite} cases fail on {self.place}."
+            lines.append(f"  Case: {first.case_label}. {share}")
         if first.problem.detail and self.suite == "visible":
             lines += _wrap(first.problem.detail)
         if self.misconception:

@@ -117,7 +117,8 @@ class Table:
         head = "".join(f'<th scope="col"{left}>{escape(cell)}</th>' for cell in self.header)
         body = ""
         for name, *cells in self.rows:
-            body += f'<tr><th scope="row"{left}><code>{escape(name)}</code></th>'
+            # A name is one word: broken at its hyphens it is hard to find again.
+            body += f'<tr><th scope="row" style="text-align: left; white-space: nowrap"><code>{escape(name)}</code></th>'
             body += "".join(f"<td{left}>{escape(cell)}</td>" for cell in cells) + "</tr>"
         caption = f"<caption{left}>{escape(self.caption)}</caption>"
         return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -399,7 +399,7 @@ def softmax_states(
     for axes, (numbers, title, marker) in zip(others, panels, strict=True):
         axes.plot(steps, numbers, color=BLUE, marker=marker, markersize=7, linewidth=1.5)
         for step, number in zip(steps, numbers, strict=True):
-            _number(axes, step, number, f"{number:.3g}", above=9)
+            _number(axes, step, number, f"{number:.2f}", above=9)
         axes.set_xticks(steps)
         axes.set_xlabel("after tile", fontsize=9)
         axes.set_yticks([])

@@ -134,7 +134,7 @@ requests = {"contiguous": len(contiguous), "paged": len(paged)}
 print("You predicted:", prediction_percent)
 for policy in held:
     print(
-        f"{policy:>10}: {requests[policy]:4} requests, {100 * held[policy] / reserved[policy]:.1f} % holds a token"
+        f"{policy:>10}: {requests[policy]:4} requests, {100 * held[policy] / cache_tokens:.1f} % of the cache holds a token"
     )
 plots.memory_use(held, reserved, requests, cache_tokens)
 
@@ -146,7 +146,8 @@ plots.memory_use(held, reserved, requests, cache_tokens)
 # request's keys in a straight line. It has to look up every block.
 #
 # Here is the same idea small enough to watch. Sixteen blocks of 4 tokens. A, B and C arrive; A and C finish. Then D
-# needs ten blocks, more than any hole offers in one piece. In the picture D0 is D's first block, D1 its second.
+# needs ten blocks, more than any hole offers in one piece. In the picture D0 is D's first block, D1 its
+# second; the small number in a corner is the physical block.
 
 # %% pool-moments
 pool = kernels.BlockPool(num_blocks=16, block_size=4)

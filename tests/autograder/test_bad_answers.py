@@ -155,6 +155,6 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
 def test_an_answer_that_cannot_be_run_is_not_blamed_on_a_case() -> None:
     assert "Case:" not in _message("q1_verdicts", {})
     assert "Case:" not in _message("build_metadata", 3)
-    assert "Case: prefill of one request (11 of 11 visible cases fail" in _message(
+    assert "Case: prefill of one request. 11 of 11 visible cases fail on " in _message(
         "build_metadata", lambda *a: 3
     )
