@@ -1,9 +1,10 @@
 """A pool of cache blocks: which request owns which block. Plain Python, no tensors.
 
-It does what vLLM's KV cache manager does (vllm/v1/core/block_pool.py), in small: blocks are handed out one at a
-time as a request grows, full blocks whose whole prefix is the same are shared, a fork shares everything and
-copies a block only when it is written, and a freed block keeps its contents until somebody needs the room.
-The pool moves no data: `append` tells which blocks the caller has to copy.
+In small, what vLLM's KV cache manager does (vllm/v1/core/kv_cache_manager.py and block_pool.py): blocks are
+handed out as a request grows, full blocks whose whole prefix is the same are shared, and a freed block keeps its
+contents until somebody needs the room. Three things are simpler or our own: no block is reserved (vLLM's block 0
+is nobody's), free blocks that hold nothing of use are handed out before cached ones (vLLM keeps one queue), and a
+request can be forked, with copy-on-write. The pool moves no data: `append` tells which blocks to copy.
 """
 
 import hashlib
@@ -63,7 +64,8 @@ class BlockPool:
         With token ids, full blocks that hold the same tokens after the same prefix are shared instead of being
         filled again; the number of tokens that they hold is returned. At least the last token is never taken
         from the cache, because the model has to run on something to give the next one.
-        Raises OutOfBlocksError when the free blocks are too few, ValueError for a request that exists or bad sizes.
+        Raises OutOfBlocksError when the free blocks are too few, ValueError for a request that is there
+        already or a bad size.
         """
         self._check_new("request", request)
         if (num_tokens is None) == (token_ids is None):
@@ -128,7 +130,7 @@ class BlockPool:
         return copies
 
     def fork(self, parent: RequestId, child: RequestId) -> None:
-        """Admit `child` with all of `parent`'s tokens. It shares every block; nothing is copied until one appends."""
+        """Admit `child` with all of `parent`'s tokens. It shares every block until one of them appends."""
         state = self._find("parent", parent)
         self._check_new("child", child)
         for block in state.blocks:

@@ -150,8 +150,9 @@ def paged_decode(
     head_size_padded = max(16, triton.next_power_of_2(head_size))
     max_seq_len = block_table.shape[1] * block_size
     num_splits = _choose_num_splits(num_reqs * num_kv_heads, max_seq_len, query.device)
+    block_m = max(16, triton.next_power_of_2(num_queries_per_kv))
     if runtime.INTERPRET:
-        tile_size = min(256, max(16, triton.next_power_of_2(max_seq_len)))
+        tile_size = runtime.interpreter_tile(block_m, head_size_padded, max_seq_len)
     else:
         tile_size = 64 if query.element_size() == 2 and head_size_padded <= 128 else 32
 
@@ -180,7 +181,7 @@ def paged_decode(
             HEAD_SIZE=head_size,
             HEAD_SIZE_PADDED=head_size_padded,
             BLOCK_SIZE=block_size,
-            BLOCK_M=max(16, triton.next_power_of_2(num_queries_per_kv)),
+            BLOCK_M=block_m,
             TILE_SIZE=tile_size,
             NUM_SPLITS=num_splits,
             num_warps=4,

@@ -133,23 +133,22 @@ def _paged_attention_kernel(
 
 
 def _choose_tile(
-    query: torch.Tensor, num_reqs: int, num_queries_per_kv: int, max_seq_len: int
+    query: torch.Tensor, head_size_padded: int, num_reqs: int, num_queries_per_kv: int, max_seq_len: int
 ) -> tuple[int, int, int]:
     """(BLOCK_M, TILE_SIZE, num_warps), from shapes alone: rows for an average request, within what fits."""
-    head_size_padded = triton.next_power_of_2(query.shape[2])
     if runtime.INTERPRET:
-        # An operation costs about the same for any size up to here, so few large tiles are the fastest.
-        largest_rows, tile_size = 256, min(256, max(16, triton.next_power_of_2(max_seq_len)))
+        largest_rows = 64
     elif query.element_size() == 4:
-        # True float32 runs on the ordinary multipliers, whose operands sit in registers.
-        largest_rows, tile_size = 16, 32
-    elif head_size_padded <= 128:
-        largest_rows, tile_size = 128, 64
+        largest_rows = 16  # true float32 runs on the ordinary multipliers, whose operands sit in registers
     else:
-        largest_rows, tile_size = 64, 32
+        largest_rows = 128 if head_size_padded <= 128 else 64
     average_rows = triton.cdiv(query.shape[0], num_reqs) * num_queries_per_kv
     rows = max(16, min(triton.next_power_of_2(average_rows), largest_rows))
     rows = max(rows, triton.next_power_of_2(num_queries_per_kv))
+    if runtime.INTERPRET:
+        tile_size = runtime.interpreter_tile(rows, head_size_padded, max_seq_len)
+    else:
+        tile_size = 64 if query.element_size() == 2 and head_size_padded <= 128 else 32
     return rows, tile_size, 8 if rows > 64 else 4
 
 
@@ -195,7 +194,10 @@ def paged_attention(
 
     num_queries_per_kv = num_heads // num_kv_heads
     max_seq_len = block_table.shape[1] * block_size
-    block_m, tile_size, num_warps = _choose_tile(query, num_reqs, num_queries_per_kv, max_seq_len)
+    head_size_padded = max(16, triton.next_power_of_2(head_size))
+    block_m, tile_size, num_warps = _choose_tile(
+        query, head_size_padded, num_reqs, num_queries_per_kv, max_seq_len
+    )
     block_q = block_m // num_queries_per_kv
     with torch.cuda.device_of(query):
         _paged_attention_kernel[(num_tokens // block_q + num_reqs, num_kv_heads)](
@@ -217,7 +219,7 @@ def paged_attention(
             NUM_HEADS=num_heads,
             NUM_QUERIES_PER_KV=num_queries_per_kv,
             HEAD_SIZE=head_size,
-            HEAD_SIZE_PADDED=max(16, triton.next_power_of_2(head_size)),
+            HEAD_SIZE_PADDED=head_size_padded,
             BLOCK_SIZE=block_size,
             BLOCK_M=block_m,
             BLOCK_Q=block_q,

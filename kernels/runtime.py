@@ -10,7 +10,7 @@ import os
 
 import torch
 
-__all__ = ["INTERPRET", "check_launch", "describe", "device", "num_multiprocessors"]
+__all__ = ["INTERPRET", "check_launch", "describe", "device", "interpreter_tile", "num_multiprocessors"]
 
 
 def _choose_interpreter() -> bool:
@@ -59,6 +59,17 @@ def check_launch(name: str, tensor: torch.Tensor) -> None:
             f"{name}: expected float16 or float32, got bfloat16, which Triton's interpreter computes "
             "wrongly; bfloat16 needs a GPU (kernels.reference takes it everywhere)"
         )
+
+
+def interpreter_tile(num_rows: int, head_size_padded: int, max_seq_len: int) -> int:
+    """TILE_SIZE in the interpreter, where an operation costs about the same for any size: few large tiles are fast.
+
+    The limit is tl.dot, which is NumPy's matrix product there: above 2**18 multiply-adds OpenBLAS starts threads,
+    and on a machine that is busy waiting for them can take a thousand times as long as the product.
+    """
+    largest = 2**18 // (num_rows * head_size_padded)
+    enough = 1 << (max_seq_len - 1).bit_length() if max_seq_len > 1 else 1
+    return max(16, min(largest, enough, 256))
 
 
 @functools.cache

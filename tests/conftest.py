@@ -1,6 +1,10 @@
 """What all tests share: where kernels run, and which tests this machine can run."""
 
+import os
 import shutil
+
+# Before NumPy is loaded: tests run side by side, and threads that wait for each other are slow.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 import torch

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import kernels
-from kernels import decode, kv_cache, merge, prefill, reference
+from kernels import decode, kv_cache, merge, prefill, reference, runtime
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
 
@@ -93,6 +93,16 @@ def test_a_kernel_defined_after_import_runs_in_the_interpreter(tmp_path):
     command = [sys.executable, "-W", "error::DeprecationWarning", str(script)]
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     assert done.stdout.strip() == "45.0", done.stderr
+
+
+@pytest.mark.parametrize("num_rows", [16, 64])
+@pytest.mark.parametrize("head_size", [16, 64, 128, 256])
+def test_interpreter_tiles_are_large_but_start_no_threads(head_size, num_rows):
+    tile = runtime.interpreter_tile(num_rows, head_size, max_seq_len=5000)
+    assert num_rows * head_size * tile <= 2**18
+    assert tile == 256 or num_rows * head_size * tile * 2 > 2**18
+    assert runtime.interpreter_tile(num_rows, head_size, max_seq_len=0) == 16
+    assert runtime.interpreter_tile(16, 64, max_seq_len=33) == 64
 
 
 USE = "kernels.merge_attn_states(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1))"
