@@ -53,8 +53,8 @@ def make(target: Path | None = None, root: Path | None = None) -> Path:
     return target
 
 
-def hand_in(release: Path, kept: Path, submitted: Path) -> None:
-    """Fills `submitted/<learner>/<lesson>` for every learner of the sample class of one lesson."""
+def hand_in(release: Path, kept: Path, submitted: Path, *, generated: bool = True) -> None:
+    """Fills `submitted/<learner>/<lesson>` for the learners in `kept` and, if `generated`, for those made from checks."""
     lesson = release.stem
     learners = sorted({path.stem if path.suffix == ".py" else path.name for path in kept.iterdir()})
     for learner in learners:
@@ -66,6 +66,8 @@ def hand_in(release: Path, kept: Path, submitted: Path) -> None:
             nbformat.write(notebook, folder / f"{lesson}.ipynb")
         if (kept / learner).is_dir():
             shutil.copytree(kept / learner, folder, dirs_exist_ok=True)
+    if not generated:
+        return
     for sample in samples(checked(nbformat.read(release, as_version=4))):
         folder = submitted / sample.learner / lesson
         folder.mkdir(parents=True)

@@ -1,0 +1,87 @@
+"""nbgrader's own commands, as its users know them, in a fresh course folder with the repository's configuration."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from autograder.build import write_instructor_notebook
+from autograder.nbgrader_bridge import grades, open_course
+from autograder.sample_class import apply, hand_in
+
+ROOT = Path(__file__).resolve().parents[2]
+LESSON = "01_warm_up"
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def _nbgrader(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = dict(os.environ)
+    environment["PYTHONPATH"] = str(ROOT)
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+    command = [sys.executable, "-m", "nbgrader", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A course folder as an instructor would have it after `autograder build`: no gradebook, no release yet."""
+    folder = tmp_path_factory.mktemp("course")
+    (folder / "source").mkdir()
+    for name in ("nbgrader_config.py", f"source/{LESSON}.py"):
+        (folder / name).write_bytes((ROOT / name).read_bytes())
+    write_instructor_notebook(folder, LESSON)
+    return folder
+
+
+def test_release_autograde_and_feedback(course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = _nbgrader("generate_assignment", LESSON, cwd=course)
+    assert ran.returncode == 0, ran.stderr
+    made = course / "release" / LESSON / f"{LESSON}.ipynb"
+    text = made.read_text(encoding="utf-8")
+    assert "NotImplementedError" in text
+    assert "BEGIN SOLUTION" not in text
+    assert "HIDDEN" not in text
+
+    kept = course / "kept"
+    kept.mkdir()
+    for learner in ("warns", "edits-the-tests"):
+        text = (ROOT / "tests" / "submissions" / LESSON / f"{learner}.py").read_text(encoding="utf-8")
+        (kept / f"{learner}.py").write_text(text, encoding="utf-8")
+    hand_in(made, kept, course / "submitted", generated=False)
+    ran = _nbgrader("autograde", LESSON, cwd=course)
+    assert ran.returncode == 0, ran.stderr
+    ran = _nbgrader("generate_feedback", LESSON, cwd=course)
+    assert ran.returncode == 0, ran.stderr
+    monkeypatch.chdir(course)
+    for learner in ("warns", "edits-the-tests"):
+        points = {name: got for name, (got, _) in grades(open_course(), LESSON, learner).items()}
+        autograded = {name: got for name, got in points.items() if "explain" not in name}
+        assert autograded == {
+            "q1-verdicts": 8,
+            "q2-metadata": 5,
+            "q2-attend": 3,
+            "q3-update": 6,
+            "q3-merge": 4,
+        }, learner
+        page = (course / "feedback" / learner / LESSON / f"{LESSON}.html").read_text(encoding="utf-8")
+        assert "HIDDEN TESTS" not in page
+    ran = _nbgrader("export", "--to", "grades-of-nbgrader.csv", cwd=course)
+    assert ran.returncode == 0, ran.stderr
+    assert "26.0" in (course / "grades-of-nbgrader.csv").read_text()
+
+
+def test_validate_in_the_repository_itself(tmp_path: Path) -> None:
+    """The learner's Validate button: the stub fails with our own words, a right answer passes."""
+    release = ROOT / "release" / LESSON / f"{LESSON}.ipynb"
+    ran = _nbgrader("validate", str(release), cwd=ROOT)
+    assert "is not answered yet" in ran.stdout
+    assert "VALIDATION FAILED ON" in ran.stdout
+    edits = (ROOT / "tests" / "submissions" / LESSON / "all-right.py").read_text(encoding="utf-8")
+    answered = tmp_path / f"{LESSON}.ipynb"
+    nbformat.write(apply(edits, nbformat.read(release, as_version=4)), answered)
+    ran = _nbgrader("validate", str(answered), cwd=ROOT)
+    assert "Success! Your notebook passes all the tests." in ran.stdout, ran.stdout + ran.stderr
