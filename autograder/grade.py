@@ -1,27 +1,27 @@
 """`autograder grade`: a whole class with nbgrader, and a table of who got what and why.
 
-What one submission does never costs another its grade: each is graded by a process of its own, and one that
-cannot be graded is reported with its reason instead of a 0.
+What one submission does never costs another its grade: its code runs in processes of its own, and one that cannot
+be graded is reported with its reason instead of a 0.
 """
 
 import argparse
 import hashlib
-import json
 import os
+import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import nbformat
-import psutil
 
 from autograder import nbgrader_bridge as bridge
 from autograder.accept import Submission, accept_all
 from autograder.build import write_instructor_notebook
+from autograder.grading_process import GradingProcess
 from autograder.reasons import NOT_GRADED, reason_for
 from autograder.table import Row, as_text, write_csv
 
@@ -58,31 +58,44 @@ def grade_lesson(
     if not submissions:
         raise GradingError(f"no submissions: {folders['submitted']} is empty. nbgrader collect fills it.")
 
-    def grade(submission: Submission) -> str | None:
-        """Returns why there is no verdict, or None."""
+    idle: SimpleQueue[GradingProcess] = SimpleQueue()
+    processes = [GradingProcess(lesson, accepted, jobs=jobs, time_limit=time_limit) for _ in range(jobs)]
+    for process in processes:
+        idle.put(process)
+
+    def grade(submission: Submission) -> tuple[str | None, str]:
+        """Returns why there is no verdict, or None, and a note."""
         record = course / WORK / "graded" / lesson / f"{submission.learner}.json"
         if submission.refused is None:
             key = f"{stamp} {submission.digest}"
             result = folders["autograded"] / submission.learner / lesson / f"{lesson}.ipynb"
             if not force and result.exists() and _read(record) == key:
-                return None
+                return None, ""
             record.unlink(missing_ok=True)
-            failure = _grade_one(lesson, submission.learner, accepted, jobs, time_limit)
+            process = idle.get()
+            try:
+                failure, note = _verdict(process, submission.learner, time_limit)
+            finally:
+                idle.put(process)
             if failure is None:
                 record.parent.mkdir(parents=True, exist_ok=True)
-                record.write_text(key, encoding="utf-8")
-                return None
+                record.write_text("" if note else key, encoding="utf-8")
+                return None, note
         else:
             failure = submission.refused
             record.unlink(missing_ok=True)
         for step in ("autograded", "feedback"):
             shutil.rmtree(folders[step] / submission.learner / lesson, ignore_errors=True)
-        return failure
+        return failure, ""
 
-    with ThreadPoolExecutor(jobs) as pool:
-        failures = list(pool.map(grade, submissions))
+    try:
+        with ThreadPoolExecutor(jobs) as pool:
+            outcomes = list(pool.map(grade, submissions))
+    finally:
+        for process in processes:
+            process.close()
     rows: list[Row] = []
-    for submission, failure in zip(submissions, failures, strict=True):
+    for submission, (failure, note) in zip(submissions, outcomes, strict=True):
         if failure is not None:
             bridge.withhold(api, lesson, submission.learner)
             rows += [
@@ -91,7 +104,9 @@ def grade_lesson(
             ]
             continue
         path = folders["autograded"] / submission.learner / lesson / f"{lesson}.ipynb"
-        rows += _rows(lesson, submission, exercises, bridge.grades(api, lesson, submission.learner), path)
+        notes = [*submission.notes, *([note] if note else [])]
+        got = bridge.grades(api, lesson, submission.learner)
+        rows += _rows(lesson, submission.learner, notes, exercises, got, path)
     return rows
 
 
@@ -120,104 +135,47 @@ def _prepare(lesson: str, api: Any, source: Path) -> str:
     return digest.hexdigest()
 
 
-def _grade_one(lesson: str, learner: str, accepted: Path, jobs: int, time_limit: float) -> str | None:
-    """Runs the grading process for one learner. Returns why it gave no verdict, or None.
+def _verdict(process: GradingProcess, learner: str, time_limit: float) -> tuple[str | None, str]:
+    """Has one submission graded. Returns why there is no verdict, or None, and a note on the verdict, or "".
 
     What fails for the machine's sake (a busy gradebook, a kernel that did not start) is tried once more.
     """
-    command = [sys.executable, "-m", "autograder.nbgrader_bridge", lesson, learner, str(accepted)]
     failure = ""
     for _ in range(2):
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            env=_environment(jobs),
-        )
-        try:
-            output, errors = process.communicate(timeout=time_limit)
-        except subprocess.TimeoutExpired:
-            _end(process)
-            return f"grading took longer than {time_limit:.0f} s and was stopped"
-        if process.returncode == 0:
-            return None
-        failure = _failure(output, errors, process.returncode)
-    return failure
+        result = process.grade(learner)
+        if result["ok"]:
+            return None, ""
+        if result.get("expired"):
+            return f"grading took longer than {time_limit:.0f} s and was stopped", ""
+        failure = _telling(result["log"])
+    if result["step"] == "feedback":
+        return None, f"no feedback could be written: {failure}"
+    return f"{result['step']} failed: {failure}", ""
 
 
-def _environment(jobs: int) -> dict[str, str]:
-    """For the grading process and its kernel: this package, and threads for its share of the cores."""
-    environment = dict(os.environ)
-    root = str(Path(__file__).resolve().parents[1])
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        environment.setdefault(name, threads)
-    return environment
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """Kills a grading process and the kernel that it started, which has a process group of its own."""
-    try:
-        family = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        family = []
-    process.kill()
-    for child in family:
-        try:
-            child.kill()
-        except psutil.NoSuchProcess:
-            continue
-    process.communicate()
-
-
-def _failure(output: str, errors: str, status: int) -> str:
-    """The most telling line of what a grading process left."""
-    try:
-        result = json.loads(output.strip().splitlines()[-1])
-        text = f"{result['log']}"
-        step = result["step"]
-    except (IndexError, KeyError, TypeError, ValueError):
-        text, step = errors, "grading"
-    lines = [line.strip() for line in text.splitlines()]
-    # A traceback ends with "module.SomeError: what happened"; nbgrader adds its own exception.
-    telling = [
-        line
-        for line in lines
-        if "Error: " in line and "NbGraderException" not in line and "[" not in line[:1]
-    ]
-    last = (
-        telling[-1] if telling else next((line for line in reversed(lines) if line), f"exit status {status}")
-    )
-    return f"{step} failed: {last[:300]}"
+def _telling(log: str) -> str:
+    """The line of nbgrader's log that says most: a traceback's last, "module.SomeError: what happened"."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
+    causes = [line for line in errors if "NbGraderException" not in line]
+    return (causes or errors or lines or ["no reason was given"])[-1][:300]
 
 
 def _rows(
     lesson: str,
-    submission: Submission,
+    learner: str,
+    notes: list[str],
     exercises: dict[str, float],
     grades: dict[str, tuple[float | None, bool]],
     path: Path,
 ) -> Iterator[Row]:
+    """A graded submission's rows: points from the gradebook, reasons from the autograded notebook at `path`."""
     notebook = nbformat.read(path, as_version=4)
-    repairs = [str(line) for line in notebook.metadata.get("autograder_repairs", [])]
-    notes = "; ".join([*submission.notes, *repairs])
-    for name, max_points in exercises.items():
+    text = "; ".join([*notes, *(str(line) for line in notebook.metadata.get(bridge.REPAIRS, []))])
+    for name, most in exercises.items():
         points, _ = grades.get(name, (None, True))
-        reason = reason_for(notebook.cells, name, points, max_points)
-        yield Row(
-            lesson,
-            submission.learner,
-            name,
-            points,
-            max_points,
-            reason.status,
-            reason.misconception,
-            reason.text,
-            notes,
-        )
+        why = reason_for(notebook.cells, name, points, most)
+        yield Row(lesson, learner, name, points, most, why.status, why.misconception, why.text, text)
 
 
 def _read(path: Path) -> str:

@@ -10,8 +10,8 @@ generate_feedback` and the formgrader pages:
 - `SaveVerdicts` scores a test cell by its error or its partial credit, not by what was written to stderr.
 - `RedactForFeedback` takes hidden tests and widget state out of what a learner is handed back.
 
-`python -m autograder.nbgrader_bridge LESSON LEARNER SUBMITTED_DIRECTORY` grades one submission in the course
-that is the working directory. `autograder.grade` starts one such process for each learner.
+`python -m autograder.nbgrader_bridge LESSON SUBMITTED_DIRECTORY` grades, in the course that is the working
+directory, the learners whom it is told on standard input (`autograder.grading_process`).
 """
 
 import argparse
@@ -22,6 +22,7 @@ import re
 import signal
 import sys
 import time
+import traceback
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -376,12 +377,16 @@ def parse_timestamp(text: str) -> datetime:
 
 def grade_one(lesson: str, learner: str, submitted_directory: str) -> dict[str, Any]:
     """Autogrades one submission and writes its feedback. Returns `{"ok", "step", "log"}`, raises nothing."""
-    api = open_course(submitted_directory)
-    result = api.autograde(lesson, learner, force=True, create=True)
-    if not result["success"]:
-        return {"ok": False, "step": "autograde", "log": _words(result)}
-    result = api.generate_feedback(lesson, learner, force=True)
-    return {"ok": bool(result["success"]), "step": "feedback", "log": _words(result)}
+    step = "autograde"
+    try:
+        api = open_course(submitted_directory)
+        result = api.autograde(lesson, learner, force=True, create=True)
+        if result["success"]:
+            step = "feedback"
+            result = api.generate_feedback(lesson, learner, force=True)
+        return {"ok": bool(result["success"]), "step": step, "log": _words(result)}
+    except (Exception, SystemExit):  # nbgrader ends the process for a configuration that it does not like
+        return {"ok": False, "step": step, "log": traceback.format_exc()}
 
 
 def _words(result: dict[str, Any]) -> str:
@@ -389,16 +394,20 @@ def _words(result: dict[str, Any]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Reads learners from standard input, one JSON string a line, and answers each with a line of JSON."""
     parser = argparse.ArgumentParser(
-        prog="python -m autograder.nbgrader_bridge", description="Grades one submission."
+        prog="python -m autograder.nbgrader_bridge", description="Grades submissions, one after the other."
     )
     parser.add_argument("lesson")
-    parser.add_argument("learner")
-    parser.add_argument("submitted_directory", help="where the cleaned copy of the submission is")
-    args = parser.parse_args(argv)
-    result = grade_one(args.lesson, args.learner, args.submitted_directory)
-    print(json.dumps(result))
-    return 0 if result["ok"] else 1
+    parser.add_argument("submitted_directory", help="where the clean copies of the submissions are")
+    arguments = parser.parse_args(argv)
+    # Kernels inherit standard output. What they write there must not be taken for an answer.
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)
+        for line in sys.stdin:
+            result = grade_one(arguments.lesson, json.loads(line), arguments.submitted_directory)
+            print(json.dumps(result), file=answers, flush=True)
+    return 0
 
 
 if __name__ == "__main__":

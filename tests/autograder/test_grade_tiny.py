@@ -60,6 +60,9 @@ def test_each_submission_costs_only_its_own_points(tiny_course: Any) -> None:
     submit("exits", triple_code="import os\n\nos._exit(0)")
     submit("quits", triple_code="quit()")
     submit("tampers", _tamper)
+    # Beside the kernel's own channels: a forged answer on standard output, and a process that outlives the kernel.
+    forging = "import os, subprocess\n\nos.write(1, b'{\"ok\": true}\\n')\nsubprocess.Popen(['sleep', '30'])"
+    submit("forges", double_code=forging + "\n\n\ndef double(x):\n    os.write(1, b'{}\\n')\n    return 4")
     submit("spies", double_code="def double(x):\n    raise ValueError(In[-1])")
     (submit("not-json") / f"{LESSON}.ipynb").write_text("{")
     results = _grade()
@@ -74,6 +77,7 @@ def test_each_submission_costs_only_its_own_points(tiny_course: Any) -> None:
         "exits": [2, 0],
         "tampers": [2, 3],
         "spies": [0, 3],
+        "forges": [0, 3],
         "not-json": [None, None],
     }
     assert {learner: _points(results, learner) for learner in expected} == expected
