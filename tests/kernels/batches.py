@@ -137,6 +137,18 @@ def make_batch(
     )
 
 
+def far_apart(cache: torch.Tensor) -> torch.Tensor:
+    """The same cache with its last blocks more than 2**31 elements from its first. What lies between is never touched,
+    so that on a CPU it takes addresses and no memory."""
+    num_blocks = len(cache)
+    stride = 2**31 // (num_blocks - 2)
+    size = (num_blocks - 1) * stride + cache[0].numel()
+    room = torch.empty(size, dtype=cache.dtype, device=cache.device)
+    view = room.as_strided(cache.shape, (stride, *cache.stride()[1:]))
+    view.copy_(cache)
+    return view
+
+
 # The error budget
 #
 # The truth is the float64 reference on the very inputs that the kernel got. With u the unit roundoff of the inputs'

@@ -8,7 +8,7 @@ import torch
 
 import kernels
 from kernels import decode, reference
-from tests.kernels.batches import DTYPES, SPECS, Spec, assert_attention_right, make_batch
+from tests.kernels.batches import DTYPES, SPECS, Spec, assert_attention_right, far_apart, make_batch
 
 DECODE_SPECS = {
     name: replace(spec, requests=tuple((1, seq_len) for _, seq_len in spec.requests))
@@ -98,6 +98,14 @@ def test_heads_first_layout_as_a_view(device):
     turned = batch.key_cache.transpose(1, 2).contiguous().transpose(1, 2)
     views = replace(batch, key_cache=turned)
     assert_attention_right(views, *kernels.paged_attention(*views.arguments, return_lse=True))
+
+
+@pytest.mark.parametrize("function", ["paged_attention", "paged_decode"])
+def test_offsets_beyond_2_to_the_31(function, device):
+    batch = make_batch(Spec(((1, 40), (1, 33))), torch.float16, device)
+    batch = replace(batch, key_cache=far_apart(batch.key_cache), value_cache=far_apart(batch.value_cache))
+    arguments = batch.arguments if function == "paged_attention" else batch.decode_arguments
+    assert_attention_right(batch, *getattr(kernels, function)(*arguments, return_lse=True))
 
 
 def test_shared_blocks(device):

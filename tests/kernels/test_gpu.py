@@ -1,4 +1,4 @@
-"""What only a GPU can show: large offsets, CUDA graphs, true float32, and launches that never wait for the device.
+"""What only a GPU can show: CUDA graphs, true float32, and launches that never wait for the device.
 
 That bfloat16 is right is tested with the other dtypes, in the tests that the interpreter runs too.
 """
@@ -16,42 +16,6 @@ from tests.kernels.test_kv_cache import expected_cache, random_write
 pytestmark = pytest.mark.gpu
 
 DECODE = Spec(((1, 100), (1, 3), (1, 0), (1, 515)), num_heads=32, num_kv_heads=8, head_size=128)
-
-
-def far_apart(cache: torch.Tensor, block_stride: int) -> torch.Tensor:
-    """The same cache with its blocks `block_stride` elements apart, and NaN in between."""
-    num_blocks = len(cache)
-    size = (num_blocks - 1) * block_stride + cache[0].numel()
-    room = torch.full((size,), torch.nan, dtype=cache.dtype, device=cache.device)
-    view = room.as_strided(cache.shape, (block_stride, *cache.stride()[1:]))
-    view.copy_(cache)
-    return view
-
-
-@pytest.mark.parametrize("name", ["attention", "decode"])
-def test_offsets_beyond_2_to_the_31_are_read(name, device):
-    batch = make_batch(Spec(((1, 40), (1, 33))), torch.bfloat16, device)
-    stride = 2**31 // (len(batch.key_cache) - 2)
-    batch = replace(
-        batch,
-        key_cache=far_apart(batch.key_cache, stride),
-        value_cache=far_apart(batch.value_cache, stride),
-    )
-    assert (len(batch.key_cache) - 1) * stride > 2**31
-    if name == "attention":
-        assert_attention_right(batch, *kernels.paged_attention(*batch.arguments, return_lse=True))
-    else:
-        assert_attention_right(batch, *kernels.paged_decode(*batch.decode_arguments, return_lse=True))
-
-
-def test_offsets_beyond_2_to_the_31_are_written(device):
-    key, value, key_cache, value_cache, slots = random_write(torch.bfloat16, device)
-    expected = expected_cache(key, key_cache, slots), expected_cache(value, value_cache, slots)
-    stride = 2**31 // (len(key_cache) - 2)
-    key_cache, value_cache = far_apart(key_cache, stride), far_apart(value_cache, stride)
-    kernels.reshape_and_cache(key, value, key_cache, value_cache, slots)
-    assert torch.equal(key_cache, expected[0])
-    assert torch.equal(value_cache, expected[1])
 
 
 def test_float32_is_not_tf32(device):

@@ -7,7 +7,7 @@ import torch
 
 import kernels
 from kernels import reference
-from tests.kernels.batches import DTYPES
+from tests.kernels.batches import DTYPES, far_apart
 
 MODULES = pytest.mark.parametrize("module", [kernels, reference], ids=["triton", "reference"])
 
@@ -87,3 +87,13 @@ def test_sources_are_not_touched(module, device):
     module.reshape_and_cache(key, value, key_cache, value_cache, slots)
     for old, new in zip(before, (key, value, slots), strict=True):
         assert torch.equal(old, new)
+
+
+@MODULES
+def test_offsets_beyond_2_to_the_31(module, device):
+    key, value, key_cache, value_cache, slots = random_write(torch.float16, device)
+    expected = expected_cache(key, key_cache, slots), expected_cache(value, value_cache, slots)
+    key_cache, value_cache = far_apart(key_cache), far_apart(value_cache)
+    module.reshape_and_cache(key, value, key_cache, value_cache, slots)
+    assert torch.equal(key_cache, expected[0])
+    assert torch.equal(value_cache, expected[1])
