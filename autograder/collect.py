@@ -67,7 +67,7 @@ def edited(function: Callable[..., Any], name: str, lines: tuple[tuple[str, str]
         source = source.replace(right, wrong)
     filename = f"<{function.__name__}: {name}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    namespace = dict(function.__globals__)  # type: ignore[attr-defined]
+    namespace = dict(function.__globals__)
     exec(compile(source, filename, "exec"), namespace)
     result: Callable[..., Any] = namespace[function.__name__]
     return result

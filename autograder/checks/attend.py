@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 import kernels
@@ -40,7 +38,8 @@ def _with_tensors(suite: Suite, case: Case, dtype: torch.dtype) -> Case:
 
     num_shared = case.inputs["shared"] * case.inputs["block_size"]
     prefix = [draw(num_shared, NUM_KV_HEADS, HEAD_SIZE) for _ in range(2)]
-    keys, values = [], []
+    keys: list[torch.Tensor] = []
+    values: list[torch.Tensor] = []
     for length in batches.seq_lens(case):
         for kv, shared in zip((keys, values), prefix, strict=True):
             own = draw(length, NUM_KV_HEADS, HEAD_SIZE)
@@ -58,18 +57,18 @@ def _attend(case: Case, metadata: Output) -> torch.Tensor:
     query = torch.cat(case.inputs["queries"])
     key, value = (_new_tokens(case, name) for name in ("keys", "values"))
     slot_mapping = metadata["slot_mapping"]
-    step: list[Any] = [metadata["block_table"], metadata["seq_lens"], metadata["query_start_loc"]]
+    table, lens, starts = metadata["block_table"], metadata["seq_lens"], metadata["query_start_loc"]
     try:
         # On CPU tensors the contract looks at values too: a wrong slot must not reach a GPU as an address.
         contract.check_cache_write(key, value, key_cache, value_cache, slot_mapping)
-        contract.check_paged(query, key_cache, value_cache, *step, SCALE, None)
+        contract.check_paged(query, key_cache, value_cache, table, lens, starts, SCALE, None)
         device = kernels.device()
         key_cache, value_cache = key_cache.to(device), value_cache.to(device)
         kernels.reshape_and_cache(
             key.to(device), value.to(device), key_cache, value_cache, slot_mapping.to(device)
         )
-        step = [tensor.to(device) for tensor in step]
-        return kernels.paged_attention(query.to(device), key_cache, value_cache, *step, SCALE)
+        table, lens, starts = table.to(device), lens.to(device), starts.to(device)
+        return kernels.paged_attention(query.to(device), key_cache, value_cache, table, lens, starts, SCALE)
     except (ValueError, AttributeError) as error:
         raise AnswerProblem(Problem("the kernels refuse your metadata", str(error))) from error
 
