@@ -1,5 +1,8 @@
 """nbgrader's configuration for this folder: `nbgrader COMMAND` here, Validate and formgrader in JupyterLab started here."""
 
+import os
+from pathlib import Path
+
 c = get_config()  # noqa: F821  nbgrader hands it to this file
 
 # --- The course -------------------------------------------------------------------------------------------------
@@ -13,6 +16,11 @@ c.CourseDirectory.ignore = [
     ".DS_Store",
     "feedback",
 ]
+
+# --- Handing out and handing in (nbgrader's exchange) ---------------------------------------------------------------
+# One folder that the instructor and every learner can write to; the environment variable NBGRADER_EXCHANGE names it.
+# Without it, exchange/ here: enough for one machine, and to try it all out alone.
+c.Exchange.root = os.environ.get("NBGRADER_EXCHANGE") or str(Path(__file__).resolve().parent / "exchange")
 
 # --- What a learner finds where the solution was ------------------------------------------------------------------
 c.ClearSolutions.code_stub = {"python": 'raise NotImplementedError("Your code here. Then delete this line.")'}

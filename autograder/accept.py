@@ -21,7 +21,9 @@ import nbformat
 from nbformat.validator import normalize
 
 MAX_BYTES = 100_000_000
-IGNORED = {".ipynb_checkpoints", "__pycache__", ".DS_Store", "submission_secret.txt"}
+# nbgrader submit leaves it, and nbgrader release_feedback finds the learner's folder by it.
+SECRET = "submission_secret.txt"
+IGNORED = {".ipynb_checkpoints", "__pycache__", ".DS_Store", SECRET}
 # nbgrader looks learners up by file patterns and fills their names into its folder structure.
 BAD_NAME = re.compile(r"[*?\[\]{}\\,\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -109,6 +111,10 @@ def accept(folder: Path, lesson: str, target: Path, parse_timestamp: Callable[[s
             digest.update(moment.isoformat().encode())
         except Exception:  # the date's parser raises many kinds, and none of them may cost a grade
             notes.append("timestamp.txt holds no date: the time of submission is unknown")
+    try:
+        (target / SECRET).write_text(_read_text(folder / lesson / SECRET)[:1000], encoding="utf-8")
+    except (OSError, Refused):
+        pass  # not handed in through the exchange: its feedback is not released through it either
     return Submission(learner, notes=tuple(notes), digest=digest.hexdigest())
 
 
