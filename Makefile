@@ -26,8 +26,9 @@ lab: environment ## open JupyterLab on the lessons
 	@$(python) -m course.cli start
 	$(python) -m jupyterlab --LabApp.default_url="/lab/tree/$$($(python) -m course.cli start --print-path)" $(lab_root) $(LAB_ARGS)
 
+# Two processes share the machine's cores; threads inside each would only wait for one another.
 test: environment ## every test that needs no GPU
-	$(python) -m pytest -n 2 --dist loadgroup -m "not gpu" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(python) -m pytest -n 2 --dist loadgroup -m "not gpu" $(PYTEST_ARGS)
 
 test-gpu: environment ## the kernels, the checks and the lessons on this machine's GPU
 	@$(python) -c 'import kernels, sys; sys.exit(f"make test-gpu needs a CUDA GPU; kernels run on: {kernels.describe()}" if kernels.INTERPRET else 0)'
