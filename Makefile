@@ -5,6 +5,9 @@
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 python := .venv/bin/python
 
+# Triton's interpreter multiplies many small matrices; threads that wait for each other make that up to 1000 times slower.
+export OPENBLAS_NUM_THREADS ?= 1
+
 # JupyterLab refuses to start as root unless told. Who is root on their own machine or in a container is told nothing new.
 lab_root := $(if $(filter 0,$(shell id -u)),--allow-root)
 

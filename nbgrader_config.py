@@ -30,6 +30,9 @@ c.ClearSolutions.text_stub = "*Your answer here. Then delete this line.*"
 # Seconds for one cell. Triton's interpreter is slow on a small machine; a loop that never ends must still end.
 c.Execute.timeout = 300
 c.Execute.interrupt_on_timeout = True
+# Notebooks inherit it. Triton's interpreter multiplies many small matrices, and threads that wait for each other make
+# that up to 1000 times slower.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # --- Grading ------------------------------------------------------------------------------------------------------
 # Plug-ins of autograder/ are named here.

@@ -13,6 +13,7 @@ import shutil
 import stat
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -111,10 +112,8 @@ def accept(folder: Path, lesson: str, target: Path, parse_timestamp: Callable[[s
             digest.update(moment.isoformat().encode())
         except Exception:  # the date's parser raises many kinds, and none of them may cost a grade
             notes.append("timestamp.txt holds no date: the time of submission is unknown")
-    try:
+    with suppress(OSError, Refused):  # absent where it was not handed in through the exchange
         (target / SECRET).write_text(_read_text(folder / lesson / SECRET)[:1000], encoding="utf-8")
-    except (OSError, Refused):
-        pass  # not handed in through the exchange: its feedback is not released through it either
     return Submission(learner, notes=tuple(notes), digest=digest.hexdigest())
 
 

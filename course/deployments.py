@@ -118,7 +118,8 @@ class Table:
         body = ""
         for name, *cells in self.rows:
             # A name is one word: broken at its hyphens it is hard to find again.
-            body += f'<tr><th scope="row" style="text-align: left; white-space: nowrap"><code>{escape(name)}</code></th>'
+            code = f'<code style="white-space: nowrap">{escape(name)}</code>'
+            body += f'<tr><th scope="row"{left}>{code}</th>'
             body += "".join(f"<td{left}>{escape(cell)}</td>" for cell in cells) + "</tr>"
         caption = f"<caption{left}>{escape(self.caption)}</caption>"
         return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
