@@ -88,6 +88,7 @@ def no_other_host(strangers: list[str]) -> Iterator[None]:
 def context(chromium: Browser, strangers: list[str]) -> Iterator[BrowserContext]:
     """Pages of one person, at the size of a usual laptop."""
     context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(60_000)  # a machine may be busy with other tests
 
     def note(address: str) -> None:
         parts = urlsplit(address)

@@ -156,6 +156,12 @@ class Notebook:
         )
         return self.page.locator(f'.jp-Cell[data-cell="{cell_id}"]')
 
+    def output(self, cell_id: str) -> Locator:
+        """What the cell shows below its text, scrolled to."""
+        area = self.cell(cell_id).locator(".jp-Cell-outputArea")
+        area.evaluate("area => area.scrollIntoView({block: 'nearest'})")
+        return area
+
     def type(self, cell_id: str, text: str) -> None:
         """Replaces a cell's text through its editor, as somebody who pastes."""
         self.cell(cell_id).locator(".cm-content").click()
@@ -235,25 +241,22 @@ class Notebook:
 
     def shown_text(self, cell_id: str) -> str:
         """A cell's output as the page shows it."""
-        return self.cell(cell_id).locator(".jp-OutputArea").inner_text().strip()
+        return self.output(cell_id).inner_text().strip()
 
     def faults_of_images(self, cell_id: str) -> list[str]:
         """What is wrong with the pictures that a cell shows: none there, not loaded, without words, cut."""
-        faults: list[str] = (
-            self.cell(cell_id)
-            .locator(".jp-OutputArea")
-            .evaluate(
-                """async area => {
+        faults: list[str] = self.output(cell_id).evaluate(
+            """async area => {
                 const images = [...area.querySelectorAll('img')], faults = [];
                 if (!images.length) faults.push('no picture');
                 for (const image of images) {
                     await image.decode().catch(() => faults.push('not loaded'));
-                    if (!image.alt.trim()) faults.push('no alternative text');
+                    // Lab itself writes "Image" where there is no text.
+                    if (['', 'Image'].includes(image.alt.trim())) faults.push('no alternative text');
                     if (image.getBoundingClientRect().right > area.getBoundingClientRect().right) faults.push('cut');
                 }
                 return faults;
             }"""
-            )
         )
         return faults
 

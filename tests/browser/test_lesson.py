@@ -27,6 +27,7 @@ def test_the_given_cells_run_and_show_their_tables_and_figures(
     given = lesson.ids()[: lesson.ids().index(FIRST_EXERCISE)]
     shown = {name: lesson.outputs(name) for name in given}
     assert {name: output.errors for name, output in shown.items() if output.errors} == {}
+    assert [name for name in lesson.overflowing() if name in given] == []
     assert "Triton kernels run on:" in shown["setup"].text
     assert "".join(output.warnings for output in shown.values()) == ""
     figures = sorted(FIGURES & set(given))
@@ -35,7 +36,7 @@ def test_the_given_cells_run_and_show_their_tables_and_figures(
         assert lesson.faults_of_images(name) == []
         screenshot(lesson.page, f"figure-{name}")
     for name in sorted(TABLES):
-        assert lesson.cell(name).locator(".jp-OutputArea table").count() == 1
+        assert lesson.output(name).locator("table").count() == 1
         screenshot(lesson.page, f"table-{name}")
 
 
@@ -86,7 +87,7 @@ def test_hints_come_one_after_the_other(lesson: Notebook, screenshot: Screenshot
             assert output.errors == []
             assert f"Hint {stage} of {len(hints)}" in output.text
             assert plain(hint) in plain(output.text)
-        lesson.cell(cell)
+        lesson.output(cell)
         screenshot(lesson.page, "hint")
     finally:
         lesson.delete(cell)
@@ -107,5 +108,5 @@ def test_with_every_answer_filled_in_everything_runs(
         screenshot(lesson.page, f"figure-{name}")
     assert lesson.overflowing() == []
     for name in answers.checks:
-        lesson.cell(name)
+        lesson.output(name)
         screenshot(lesson.page, f"passed-{name}")
