@@ -201,8 +201,8 @@ def format_row(row: dict[str, Any]) -> str:
 HEADER = f"{'case':<25}{'us':>10}{'spread':>8}{'GB/s':>9}{'TFLOP/s':>9}{'error':>10}{'dense us':>12}{'speed-up':>9}"
 
 
-def environment() -> dict[str, str]:
-    """What a result depends on."""
+def environment(commit: str | None = None) -> dict[str, str]:
+    """What a result depends on. commit: where it is known better than the files here know it."""
     import triton
 
     return {
@@ -211,7 +211,7 @@ def environment() -> dict[str, str]:
         "torch": torch.__version__,
         "triton": triton.__version__,
         "cuda": str(torch.version.cuda),
-        "commit": _commit(),
+        "commit": commit or _commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -249,6 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="*", help="measure only cases whose name contains one of these words")
     parser.add_argument("--name", help="write bench/results/NAME.json (default: the GPU's name)")
+    parser.add_argument("--commit", help="the commit measured, on a machine with the files and no repository")
     options = parser.parse_args(arguments)
     try:
         cases = choose_cases(options.cases)
@@ -264,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = result_path(re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name().lower()).strip("-"))
 
     result: dict[str, Any] = {
-        "environment": environment(),
+        "environment": environment(options.commit),
         "dtype": str(DTYPE),
         "replays": NUM_REPLAYS,
         "cases": [],
