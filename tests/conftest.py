@@ -1,10 +1,18 @@
 """What all tests share: where kernels run, and which tests this machine can run."""
 
+# ruff: noqa: E402  the environment is set before anything reads it
+
 import os
 import shutil
+import sys
+from pathlib import Path
 
 # Before NumPy is loaded: tests run side by side, and threads that wait for each other are slow.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Processes that tests start import the checkout under test too, and find this environment's commands.
+ROOT = Path(__file__).resolve().parents[1]
+for variable, first in (("PYTHONPATH", ROOT), ("PATH", Path(sys.executable).parent)):
+    os.environ[variable] = os.pathsep.join(filter(None, [str(first), os.environ.get(variable)]))
 
 import pytest
 import torch
@@ -32,8 +40,6 @@ def _has_chromium() -> bool:
     if any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")):
         return True
     try:
-        from pathlib import Path
-
         from playwright.sync_api import sync_playwright
 
         with sync_playwright() as playwright:

@@ -14,8 +14,7 @@ LESSON = "01_tiny"
 
 
 def _nbgrader(*arguments: str, cwd: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JUPYTER_DATA_DIR": str(cwd / "data")}
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+    environment = {**os.environ, "JUPYTER_DATA_DIR": str(cwd / "data")}
     command = [sys.executable, "-m", "nbgrader", *arguments]
     ran = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

@@ -48,8 +48,7 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "--course-dir",
                 target,
             ]
-            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-            ran = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=base)
+            ran = subprocess.run(command, capture_output=True, text=True, cwd=base)
             assert ran.returncode == 0, ran.stdout + ran.stderr
             (target / "said.txt").write_text(ran.stdout, encoding="utf-8")
     return target

@@ -1,6 +1,5 @@
 """nbgrader's own commands, as its users know them, in a fresh course folder with the repository's configuration."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,11 +18,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def _nbgrader(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = dict(os.environ)
-    environment["PYTHONPATH"] = str(ROOT)
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
     command = [sys.executable, "-m", "nbgrader", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,7 @@ from autograder.lesson import read_lesson
 ROOT = Path(__file__).resolve().parents[2]
 LESSONS = builder.lesson_names(ROOT)
 
-# The same for a notebook's kernel as for this process: the checkout under test, and a backend that draws nowhere.
-ENVIRONMENT = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def run(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
