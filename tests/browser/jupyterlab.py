@@ -101,6 +101,8 @@ def _environment(home: Path) -> dict[str, str]:
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         # The checkout under test, whatever is installed.
         "PYTHONPATH": str(REPOSITORY),
+        # As the Makefile has it.
+        "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1"),
     }
 
 
