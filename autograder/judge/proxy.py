@@ -1,0 +1,105 @@
+"""What stands on the judge's side for an object that stays in the worker.
+
+A proxy looks like nothing but itself: it equals only itself, is of a class that has the object's class name (so that a
+message can say "a ndarray"), and reaches the object by calls and attributes alone.
+"""
+
+from __future__ import annotations
+
+import builtins
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from autograder.judge.session import Session
+
+
+class Proxy:
+    """An object in the worker. `_origin` is the learner's name for it, under which a new worker has it again."""
+
+    def __init__(self, session: Session, generation: int, number: int, origin: str | None = None) -> None:
+        self._session = session
+        self._generation = generation
+        self._number = number
+        self._origin = origin
+
+    def __getattr__(self, name: str) -> Any:
+        # Python's and torch's protocols ask objects about themselves: that is not the learner's object's affair.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self._session.attribute(self, name)
+
+
+class CallableProxy(Proxy):
+    """A function, or another object that can be called, in the worker."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._session.call(self, args, kwargs)
+
+
+class RemoteError(Exception):
+    """Learner's code raised. `line_in_answer` is the line of theirs that it last passed through."""
+
+    line_in_answer: str = ""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def proxy_class(type_name: str, is_callable: bool) -> type[Proxy]:
+    """A class of proxies with the name of the object's own class."""
+    base = CallableProxy if is_callable else Proxy
+    return type(clean(type_name) or "object", (base,), {})
+
+
+def clean(text: str) -> str:
+    """A learner's text such that it can be written anywhere: no null characters, no halves of characters."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def remote_error(type_name: str, bases: list[str], message: str, line: str) -> RemoteError:
+    """An exception like the learner's: of a class with its name, and an instance of the built-in classes that it was.
+
+    KeyboardInterrupt, SystemExit and the like become ordinary exceptions: they must not stop the judge.
+    """
+    type_name, message = clean(type_name) or "Exception", clean(message)
+    for name in bases:
+        base = getattr(builtins, name, None)
+        if isinstance(base, type) and issubclass(base, Exception):
+            try:
+                error = type(type_name, (RemoteError, base), {})(message)
+                break
+            except TypeError:  # a class that needs other arguments, or cannot be combined
+                continue
+    else:
+        error = type(type_name, (RemoteError,), {})(message)
+    error.line_in_answer = clean(line)
+    return error
+
+
+def write_back(original: Any, changed: Any) -> Any:
+    """Does to `original` what the worker did to its copy of it; returns what belongs in its place."""
+    if type(original) is not type(changed):
+        return changed
+    if isinstance(original, torch.Tensor):
+        if original.shape == changed.shape and original.dtype == changed.dtype:
+            original.copy_(changed)
+            return original
+        original.data = changed
+        return original
+    if isinstance(original, list):
+        same_length = len(original) == len(changed)
+        original[:] = list(map(write_back, original, changed)) if same_length else changed
+        return original
+    if isinstance(original, dict):
+        new = {
+            key: write_back(original[key], changed[key]) if key in original else changed[key]
+            for key in changed
+        }
+        original.clear()
+        original.update(new)
+        return original
+    if isinstance(original, tuple) and len(original) == len(changed):
+        return tuple(map(write_back, original, changed))
+    return changed

@@ -1,0 +1,383 @@
+"""One submission's conversation with its worker: deadlines, new workers after faults, proxies for what cannot travel.
+
+A *fault* is the learner's: a time limit, a crash, memory. It costs the call in hand; a new worker replays the cells that ran
+before and goes on. A sandbox that is *lost* is the machine's fault: everything is tried again in a new one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import selectors
+import signal
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from autograder.failure import AnswerProblem, Problem
+from autograder.judge import wire
+from autograder.judge.proxy import Proxy, clean, proxy_class, remote_error, write_back
+from autograder.judge.sandbox import Limits, Sandbox, SandboxLost, Worker
+
+TIMEOUT, CRASHED, MEMORY = "timeout", "crashed", "memory"
+ATTEMPTS = 3  # sandboxes that are tried before the machine is called broken
+_WATCH_SECONDS = 0.1
+
+
+class Fault(AnswerProblem):
+    """Learner's code ran into a limit or ended its process. `kind` is TIMEOUT, CRASHED or MEMORY."""
+
+    def __init__(self, kind: str, sentence: str) -> None:
+        super().__init__(Problem(sentence))
+        self.kind = kind
+
+
+class MissingName(NameError):
+    """The learner's cells define no such name."""
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What came of a cell: nothing special, an exception's text, or a fault."""
+
+    name: str
+    error: str = ""
+    fault: Fault | None = None
+
+
+class Session:
+    """Runs the cells of one submission in workers of `sandbox`.
+
+    faults      those since `begin`, which the judge calls before each test cell
+    lost        why the machine could not go on, or ""
+    output      what the cells printed, up to the limit; `output_lost` counts the bytes after that
+    """
+
+    def __init__(self, sandbox: Sandbox, limits: Limits | None = None) -> None:
+        self._sandbox = sandbox
+        self.limits = limits or sandbox.limits
+        self._worker: Worker | None = None
+        self._frames = wire.Frames()
+        self._generation = 0
+        self._history: list[tuple[str, str]] = []
+        self._left = self.limits.total
+        self._output = bytearray()
+        self.output_lost = 0
+        self.cell_faults: dict[str, Fault] = {}
+        self.faults: list[Fault] = []
+        self.lost = ""
+        self.workers_started = 0
+
+    @property
+    def output(self) -> str:
+        return clean(self._output.decode(errors="replace"))
+
+    def begin(self) -> None:
+        """A new test cell: faults of earlier ones no longer count."""
+        self.faults = []
+
+    def run_cell(self, name: str, source: str) -> CellResult:
+        """Runs a cell in the worker. Never raises for what the cell does; raises SandboxLost for the machine."""
+        message = {"do": "cell", "name": name, "source": source}
+        try:
+            reply = self._request(message, self.limits.cell)
+        except Fault as ended:
+            # Replaying it would end the next worker too.
+            self.cell_faults[name] = ended
+            return CellResult(name, fault=ended)
+        error = reply.get("error")
+        fault = self._fault_in(error) if error is not None else None
+        if fault is not None:
+            self.cell_faults[name] = fault
+            return CellResult(name, fault=fault)
+        self._history.append((name, source))
+        return CellResult(name, error=clean(f"{error['type']}: {error['message']}"[:500]) if error else "")
+
+    def names(self) -> list[str]:
+        """The names that the cells have defined."""
+        names = self._ask({"do": "names"}, self.limits.call)
+        return [name for name in names if type(name) is str] if type(names) is list else []
+
+    def get(self, name: str) -> Any:
+        """The value of a learner's name, a proxy where it is no plain data. Raises MissingName, Fault."""
+        value = self._ask({"do": "get", "name": name}, self.limits.call)
+        if isinstance(value, Proxy):
+            value._origin = name
+        return value
+
+    def attribute(self, proxy: Proxy, name: str) -> Any:
+        """An attribute of an object in the worker."""
+        return self._ask({"do": "attribute", "on": self._reach(proxy), "name": name}, self.limits.call)
+
+    def call(self, proxy: Proxy, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Calls an object in the worker with plain data. What it changes in place is changed in the arguments here."""
+        message = {"do": "call", "on": self._reach(proxy), "args": args, "kwargs": kwargs}
+        reply = self._checked(self._request(message, self.limits.call))
+        changed = reply.get("changed")
+        if changed is not None:
+            if type(changed) is not tuple or len(changed) != 2:
+                raise self._record(Fault(CRASHED, "your code sent something that is no answer to the judge"))
+            write_back((args, kwargs), changed)
+        return reply.get("value")
+
+    def close(self) -> None:
+        """Kills the worker and everything that it started."""
+        if self._worker is not None:
+            worker, self._worker = self._worker, None
+            try:
+                self._drain(worker)
+                self._sandbox.end_worker(worker)
+            except SandboxLost:
+                self._sandbox.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Requests
+
+    def _ask(self, message: dict[str, Any], seconds: float) -> Any:
+        return self._checked(self._request(message, seconds)).get("value")
+
+    def _checked(self, reply: dict[str, Any]) -> dict[str, Any]:
+        """The reply, unless it says that learner's code raised: then that is raised here."""
+        error = reply.get("error")
+        if error is None:
+            return reply
+        if (fault := self._fault_in(error)) is not None:
+            raise fault
+        if error["missing"]:
+            raise MissingName(error["message"])
+        raise remote_error(error["type"], error["bases"], error["message"], error["line"])
+
+    def _fault_in(self, error: dict[str, Any]) -> Fault | None:
+        """The fault behind an exception after which the worker is no good any more; ends the worker."""
+        text = error["message"]
+        if {"MemoryError", "OutOfMemoryError"} & set(error["bases"]) or "can't allocate memory" in text:
+            fault = Fault(MEMORY, f"your code needs more memory than there is ({_size(self.limits.memory)})")
+        elif "AcceleratorError" in error["bases"] or "CUDA error" in text:
+            fault = Fault(CRASHED, f"your code broke the GPU's state: {text.splitlines()[0][:200]}")
+        else:
+            return None
+        self.close()
+        return self._record(fault)
+
+    def _record(self, fault: Fault) -> Fault:
+        self.faults.append(fault)
+        return fault
+
+    def _request(self, message: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Sends a request to a live worker and returns its reply. Raises Fault, and SandboxLost after some attempts."""
+        if len(self.faults) >= self.limits.faults:
+            raise self.faults[-1]
+        if self._left <= 0:
+            raise self._record(self._used_up())
+        for attempt in range(ATTEMPTS):
+            try:
+                worker = self._live_worker()
+                return self._exchange(worker, message, seconds)
+            except Fault as fault:
+                raise self._record(fault) from None
+            except SandboxLost as error:
+                self._worker = None
+                if attempt == ATTEMPTS - 1:
+                    self.lost = str(error)
+                    raise
+                try:
+                    self._sandbox.reopen()
+                except SandboxLost:
+                    continue
+        raise AssertionError("unreachable")
+
+    def _live_worker(self) -> Worker:
+        """The worker; a new one, with the cells run again, when the last has ended."""
+        while self._worker is None:
+            self._worker = worker = self._sandbox.start_worker()
+            self.workers_started += 1
+            self._generation += 1
+            self._frames = wire.Frames(self.limits.frame)
+            worker.connection.setblocking(False)
+            printed, lost = len(self._output), self.output_lost
+            for name, source in list(self._history):
+                try:
+                    message = {"do": "cell", "name": name, "source": source}
+                    self._exchange(worker, message, self.limits.cell)
+                except Fault as fault:
+                    # It went well the first time and not now: go on without it.
+                    self._history.remove((name, source))
+                    self.cell_faults[name] = fault
+                    break
+            del self._output[printed:]  # what the replay printed was printed before
+            self.output_lost = lost
+        return self._worker
+
+    def _reach(self, proxy: Proxy) -> str | int:
+        """How the present worker knows a proxy's object."""
+        if proxy._origin is not None:
+            return proxy._origin
+        self._live_worker_or_lost()
+        if proxy._generation != self._generation:
+            raise self._record(Fault(CRASHED, "the object is gone with the worker that held it"))
+        return proxy._number
+
+    def _live_worker_or_lost(self) -> None:
+        try:
+            self._live_worker()
+        except SandboxLost as error:
+            self.lost = str(error)
+            raise
+
+    # One exchange
+
+    def _exchange(self, worker: Worker, message: dict[str, Any], seconds: float) -> dict[str, Any]:
+        number = secrets.randbits(62)
+        try:
+            data = wire.encode({"id": number, **message}, self._to_handle, limit=self.limits.frame)
+        except wire.WireError as error:
+            # The judge's own doing: a check that hands over what cannot travel.
+            self.lost = f"a test hands something over that cannot be sent to the worker: {error}"
+            raise
+        started = time.monotonic()
+        try:
+            payload = self._talk(worker, wire.frame(data), min(seconds, self._left))
+            reply = wire.decode(payload, self._from_handle)
+        except wire.WireError as error:
+            raise self._end(Fault(CRASHED, f"your code's answer cannot be read: {error}")) from None
+        finally:
+            self._left -= time.monotonic() - started
+        if not _is_reply(reply, number):
+            raise self._end(Fault(CRASHED, "your code sent something that is no answer to the judge"))
+        checked: dict[str, Any] = reply
+        return checked
+
+    def _talk(self, worker: Worker, data: bytes, seconds: float) -> bytes:
+        """Sends `data`, takes what the worker prints, watches what it uses, and returns the next payload."""
+        deadline = time.monotonic() + seconds
+        watch = time.monotonic() + 2 * _WATCH_SECONDS
+        left = memoryview(data)
+        with selectors.DefaultSelector() as selector:
+            selector.register(worker.connection, selectors.EVENT_READ | selectors.EVENT_WRITE)
+            selector.register(worker.output, selectors.EVENT_READ)
+            while True:
+                now = time.monotonic()
+                if now >= deadline:
+                    if self._left <= seconds:
+                        raise self._end(self._used_up())
+                    raise self._end(Fault(TIMEOUT, f"your code did not finish within {seconds:g} s"))
+                if now >= watch:
+                    self._watch()
+                    watch = time.monotonic() + _WATCH_SECONDS
+                for key, events in selector.select(min(deadline, watch) - now):
+                    if key.fileobj is not worker.connection:
+                        if not self._take_output(worker):
+                            selector.unregister(worker.output)
+                        continue
+                    try:
+                        if events & selectors.EVENT_WRITE:
+                            left = left[worker.connection.send(left) :]
+                            if not left:
+                                selector.modify(worker.connection, selectors.EVENT_READ)
+                        if events & selectors.EVENT_READ:
+                            piece = worker.connection.recv(1 << 20)
+                            if not piece:
+                                raise self._died()
+                            payloads = self._frames.feed(piece)
+                            if payloads:
+                                self._drain(worker)
+                                return payloads[0] if len(payloads) == 1 else b""
+                    except BlockingIOError:
+                        continue
+                    except (BrokenPipeError, ConnectionResetError):
+                        raise self._died() from None
+
+    def _used_up(self) -> Fault:
+        return Fault(TIMEOUT, f"the submission has used up its {self.limits.total:g} s")
+
+    def _watch(self) -> None:
+        usage = self._sandbox.usage()
+        if usage.memory > self.limits.memory:
+            text = f"your code needs more memory than there is ({_size(self.limits.memory)})"
+            raise self._end(Fault(MEMORY, text))
+        if usage.processes > self.limits.processes:
+            text = f"your code started more than {self.limits.processes} processes"
+            raise self._end(Fault(CRASHED, text))
+
+    def _end(self, fault: Fault) -> Fault:
+        """Kills the worker because of a fault. Raises SandboxLost when even that does not work."""
+        assert self._worker is not None
+        worker, self._worker = self._worker, None
+        self._drain(worker)
+        self._sandbox.end_worker(worker)
+        return fault
+
+    def _died(self) -> Fault:
+        """The fault of a worker that ended by itself. Raises SandboxLost when it is the sandbox that ended."""
+        assert self._worker is not None
+        worker, self._worker = self._worker, None
+        self._drain(worker)
+        status = self._sandbox.end_worker(worker, patience=1.0)
+        if status is None:
+            return Fault(CRASHED, "your code closed the connection to the judge")
+        if status == 128 + signal.SIGKILL:
+            return Fault(MEMORY, "your code's process was killed, most likely for the memory that it used")
+        if status > 128:
+            try:
+                name = signal.strsignal(status - 128)
+            except ValueError:
+                name = f"signal {status - 128}"
+            return Fault(CRASHED, f"your code's process crashed ({name})")
+        return Fault(CRASHED, f"your code ended its process (exit status {status})")
+
+    def _drain(self, worker: Worker) -> None:
+        for _ in range(64):
+            if not self._take_output(worker):
+                return
+
+    def _take_output(self, worker: Worker) -> bool:
+        """Takes a piece of what was printed. False when there is none now, or never again."""
+        try:
+            piece = os.read(worker.output, 1 << 18)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return False
+        room = max(0, self.limits.output - len(self._output))
+        self._output += piece[:room]
+        self.output_lost += len(piece) - len(piece[:room])
+        return bool(piece)
+
+    # Handles
+
+    def _from_handle(self, handle: wire.Handle) -> Proxy:
+        made = proxy_class(handle.type_name, handle.is_callable)
+        return made(self, self._generation, handle.number)
+
+    def _to_handle(self, value: Any) -> wire.Handle | None:
+        if not isinstance(value, Proxy) or value._generation != self._generation:
+            return None
+        return wire.Handle("", False, value._number)
+
+
+def _is_reply(reply: Any, number: int) -> bool:
+    """Whether a decoded value has the form of a reply to the request with this number."""
+    if type(reply) is not dict or reply.get("id") != number or type(reply.get("id")) is not int:
+        return False
+    error = reply.get("error")
+    if error is None:
+        return True
+    return (
+        type(error) is dict
+        and all(type(error.get(name)) is str for name in ("type", "message", "line"))
+        and type(error.get("missing")) is bool
+        and type(error.get("bases")) is list
+        and all(type(base) is str for base in error["bases"])
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:g} GiB" if count >= 2**30 else f"{count / 2**20:g} MiB"
