@@ -48,7 +48,9 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "--course-dir",
                 target,
             ]
-            ran = subprocess.run(command, capture_output=True, text=True, cwd=base)
+            # pytest-xdist's workers have COLUMNS=80; a pipe without it gets the wide table.
+            wide = {**os.environ, "COLUMNS": "160"}
+            ran = subprocess.run(command, capture_output=True, text=True, cwd=base, env=wide)
             assert ran.returncode == 0, ran.stdout + ran.stderr
             (target / "said.txt").write_text(ran.stdout, encoding="utf-8")
     return target
