@@ -44,7 +44,7 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "grade",
                 LESSON,
                 "--jobs",
-                "2",
+                str(min(len(os.sched_getaffinity(0)), 12)),
                 "--course-dir",
                 target,
             ]
