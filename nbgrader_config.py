@@ -1,6 +1,7 @@
 """nbgrader's configuration for this folder: `nbgrader COMMAND` here, Validate and formgrader in JupyterLab started here."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 c = get_config()  # noqa: F821  nbgrader hands it to this file
@@ -20,7 +21,13 @@ c.CourseDirectory.ignore = [
 # --- Handing out and handing in (nbgrader's exchange) ---------------------------------------------------------------
 # One folder that the instructor and every learner can write to; the environment variable NBGRADER_EXCHANGE names it.
 # Without it, exchange/ here: enough for one machine, and to try it all out alone.
-c.Exchange.root = os.environ.get("NBGRADER_EXCHANGE") or str(Path(__file__).resolve().parent / "exchange")
+exchange = os.environ.get("NBGRADER_EXCHANGE")
+if not exchange:
+    folder = Path(__file__).resolve().parent / "exchange"
+    with suppress(OSError):  # where this folder is read-only nbgrader says so itself
+        folder.mkdir(exist_ok=True)
+    exchange = str(folder)
+c.Exchange.root = exchange
 
 # --- What a learner finds where the solution was ------------------------------------------------------------------
 c.ClearSolutions.code_stub = {"python": 'raise NotImplementedError("Your code here. Then delete this line.")'}
@@ -30,6 +37,8 @@ c.ClearSolutions.text_stub = "*Your answer here. Then delete this line.*"
 # Seconds for one cell. Triton's interpreter is slow on a small machine; a loop that never ends must still end.
 c.Execute.timeout = 300
 c.Execute.interrupt_on_timeout = True
+# `nbgrader validate` cuts longer lines; our messages have up to 112 characters.
+c.Validator.width = 120
 # Notebooks inherit it. Triton's interpreter multiplies many small matrices, and threads that wait for each other make
 # that up to 1000 times slower.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
