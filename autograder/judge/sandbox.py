@@ -66,7 +66,8 @@ class Limits:
     memory: bytes of private memory, all its processes together. tmp: bytes of each scratch folder (/tmp, /dev/shm).
     processes: processes and threads. files: open files. frame: bytes of one message to or from it. output: bytes that
     are kept of what it prints. cell, call: seconds for one cell and for one call. total: seconds for one submission.
-    faults: calls of one test cell that may end in a time limit, a crash or a lack of memory before no more are made.
+    faults: how many calls of a function may end in a time limit, a crash or a lack of memory in one test cell; after that
+    it is not called there any more.
     """
 
     memory: int = 4 * 2**30
@@ -75,9 +76,9 @@ class Limits:
     files: int = 256
     frame: int = 64 * 2**20
     output: int = 256 * 2**10
-    cell: float = 120.0
+    cell: float = 60.0
     call: float = 30.0
-    total: float = 600.0
+    total: float = 300.0
     faults: int = 2
 
     def for_worker(self) -> dict[str, int]:

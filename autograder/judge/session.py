@@ -39,9 +39,10 @@ class MissingName(NameError):
 
 @dataclass(frozen=True)
 class CellResult:
-    """What came of a cell: nothing special, an exception's text, or a fault."""
+    """What came of a cell: what it printed, and an exception's text or a fault where there is one."""
 
     name: str
+    output: str = ""
     error: str = ""
     fault: Fault | None = None
 
@@ -66,6 +67,7 @@ class Session:
         self.output_lost = 0
         self.cell_faults: dict[str, Fault] = {}
         self.faults: list[Fault] = []
+        self._faults_of: dict[str | int, list[Fault]] = {}
         self.lost = ""
         self.workers_started = 0
 
@@ -73,26 +75,34 @@ class Session:
     def output(self) -> str:
         return clean(self._output.decode(errors="replace"))
 
+    def _printed(self, start: int) -> str:
+        return clean(self._output[start:].decode(errors="replace"))
+
     def begin(self) -> None:
         """A new test cell: faults of earlier ones no longer count."""
         self.faults = []
+        self._faults_of = {}
 
     def run_cell(self, name: str, source: str) -> CellResult:
         """Runs a cell in the worker. Never raises for what the cell does; raises SandboxLost for the machine."""
         message = {"do": "cell", "name": name, "source": source}
+        self.begin()
+        start = len(self._output)
         try:
             reply = self._request(message, self.limits.cell)
         except Fault as ended:
             # Replaying it would end the next worker too.
             self.cell_faults[name] = ended
-            return CellResult(name, fault=ended)
+            return CellResult(name, self._printed(start), fault=ended)
+        printed = self._printed(start)
         error = reply.get("error")
         fault = self._fault_in(error) if error is not None else None
         if fault is not None:
             self.cell_faults[name] = fault
-            return CellResult(name, fault=fault)
+            return CellResult(name, printed, fault=fault)
         self._history.append((name, source))
-        return CellResult(name, error=clean(f"{error['type']}: {error['message']}"[:500]) if error else "")
+        text = clean(f"{error['type']}: {error['message']}"[:500]) if error else ""
+        return CellResult(name, printed, text)
 
     def names(self) -> list[str]:
         """The names that the cells have defined."""
@@ -112,8 +122,16 @@ class Session:
 
     def call(self, proxy: Proxy, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Calls an object in the worker with plain data. What it changes in place is changed in the arguments here."""
-        message = {"do": "call", "on": self._reach(proxy), "args": args, "kwargs": kwargs}
-        reply = self._checked(self._request(message, self.limits.call))
+        on = self._reach(proxy)
+        earlier = self._faults_of.setdefault(on, [])
+        if len(earlier) >= self.limits.faults:
+            raise earlier[-1]
+        try:
+            message = {"do": "call", "on": on, "args": args, "kwargs": kwargs}
+            reply = self._checked(self._request(message, self.limits.call))
+        except Fault as fault:
+            earlier.append(fault)
+            raise
         changed = reply.get("changed")
         if changed is not None:
             if type(changed) is not tuple or len(changed) != 2:
@@ -173,8 +191,8 @@ class Session:
 
     def _request(self, message: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Sends a request to a live worker and returns its reply. Raises Fault, and SandboxLost after some attempts."""
-        if len(self.faults) >= self.limits.faults:
-            raise self.faults[-1]
+        if self.lost:
+            raise SandboxLost(self.lost)
         if self._left <= 0:
             raise self._record(self._used_up())
         for attempt in range(ATTEMPTS):
@@ -239,9 +257,8 @@ class Session:
         try:
             data = wire.encode({"id": number, **message}, self._to_handle, limit=self.limits.frame)
         except wire.WireError as error:
-            # The judge's own doing: a check that hands over what cannot travel.
-            self.lost = f"a test hands something over that cannot be sent to the worker: {error}"
-            raise
+            # Something that learner's code returned before: what checks hand over of their own always fits.
+            raise Fault(CRASHED, f"what your code returned cannot be handed on: {error}") from None
         started = time.monotonic()
         try:
             payload = self._talk(worker, wire.frame(data), min(seconds, self._left))
@@ -358,8 +375,10 @@ class Session:
         return made(self, self._generation, handle.number)
 
     def _to_handle(self, value: Any) -> wire.Handle | None:
-        if not isinstance(value, Proxy) or value._generation != self._generation:
+        if not isinstance(value, Proxy):
             return None
+        if value._generation != self._generation:
+            raise Fault(CRASHED, "the object is gone with the worker that held it")
         return wire.Handle("", False, value._number)
 
 

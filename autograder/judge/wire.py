@@ -23,6 +23,7 @@ MAX_DEPTH = 32
 MAX_NAME = 120  # characters of a handle's type name
 MAX_INT = 128  # bytes of one integer
 MAX_DIMS = 16
+MAX_ITEMS = 50_000  # values in one message, a tensor counting as one: what reads them must not take forever
 
 # The position is the code: new ones go to the end.
 # fmt: off
@@ -118,6 +119,7 @@ class _Out:
         self.parts: list[bytes] = []
         self._size = 0
         self._limit = limit
+        self._items = 0
         self._to_handle = to_handle
 
     def _add(self, *parts: bytes) -> None:
@@ -133,6 +135,9 @@ class _Out:
     def put(self, value: Any, depth: int) -> None:
         if depth > MAX_DEPTH:
             raise WireError(f"the value is nested more than {MAX_DEPTH} deep")
+        self._items += 1
+        if self._items > MAX_ITEMS:
+            raise WireError(f"the value consists of more than {MAX_ITEMS} values")
         kind = type(value)
         if value is None:
             self._add(b"N")
@@ -194,6 +199,7 @@ class _In:
     def __init__(self, data: bytes, from_handle: FromHandle | None) -> None:
         self._data = data
         self.at = 0
+        self._items = 0
         self._from_handle = from_handle
 
     def _take(self, count: int) -> bytes:
@@ -215,6 +221,9 @@ class _In:
     def get(self, depth: int) -> Any:
         if depth > MAX_DEPTH:
             raise WireError(f"the value is nested more than {MAX_DEPTH} deep")
+        self._items += 1
+        if self._items > MAX_ITEMS:
+            raise WireError(f"the value consists of more than {MAX_ITEMS} values")
         tag = self._take(1)
         if tag in _CONSTANTS:
             return _CONSTANTS[tag]

@@ -59,11 +59,11 @@ def main() -> None:
 
 
 def _preload(name: str) -> None:
-    """Imports a module, or what `module:name` asks a lazy module for."""
+    """Imports a module; `module:name` does what `from module import name` does."""
     module, _, attribute = name.partition(":")
     loaded = importlib.import_module(module)
-    if attribute:
-        getattr(loaded, attribute)
+    if attribute and not hasattr(loaded, attribute):
+        importlib.import_module(f"{module}.{attribute}")
 
 
 def _start(

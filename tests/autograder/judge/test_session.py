@@ -161,6 +161,23 @@ def test_objects_of_an_ended_worker_are_gone(session: Make) -> None:
         thing.f()
 
 
+def test_what_cannot_be_handed_on_is_the_learners_fault_and_not_the_machines(session: Make) -> None:
+    made = session(
+        "def deep():\n    x = []\n    for _ in range(29):\n        x = [x]\n    return x\n"
+        "class A:\n    pass\ndef same(x, end=0):\n    if end:\n        import os; os._exit(0)\n    return x"
+    )
+    same, deep, thing = made.get("same"), made.get("deep")(), made.get("A")()
+    assert same([1]) == [1]
+    with pytest.raises(Fault, match="cannot be handed on: the value is nested"):
+        same([[[deep]]])
+    with pytest.raises(Fault, match="exit status 0"):
+        same(1, end=1)
+    made.begin()
+    with pytest.raises(Fault, match="gone with the worker"):
+        same(thing)
+    assert made.lost == ""
+
+
 FORGE = """
 import os, struct
 def sockets():

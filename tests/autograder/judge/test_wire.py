@@ -182,6 +182,10 @@ def test_a_list_that_holds_itself_and_a_value_too_large_are_refused() -> None:
     loop.append(loop)
     with pytest.raises(WireError, match="more than 32 deep"):
         encode(loop)
+    with pytest.raises(WireError, match="more than 50000 values"):
+        encode([0] * 50_000)
+    with pytest.raises(WireError, match="more than 50000 values"):
+        decode(b"l" + struct.pack("<I", 50_000) + b"N" * 50_000)
     with pytest.raises(WireError, match="a tensor of 4000 bytes"):
         encode(torch.zeros(1000), limit=1000)
     with pytest.raises(WireError, match="more than 1000 bytes"):

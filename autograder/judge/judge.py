@@ -1,0 +1,288 @@
+"""A submission's verdicts: the learner's cells run in the worker, the instructor's test cells here.
+
+A test cell sees `autograder.check`, what the instructor's own cells import, and the learner's names: plain data as copies,
+functions and other objects as proxies whose calls run in the worker.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+from types import CodeType, SimpleNamespace, TracebackType
+from typing import Any, Self
+
+from nbformat import NotebookNode
+
+from autograder import registry
+from autograder.examine import examine
+from autograder.failure import CheckFailed, UnknownCheck
+from autograder.judge.proxy import RemoteError, clean
+from autograder.judge.rebuild import Cell, Unreadable, rebuild, trusted_imports
+from autograder.judge.sandbox import PRELOAD, Limits, Sandbox, SandboxLost
+from autograder.judge.session import CRASHED, MEMORY, TIMEOUT, Fault, Session
+from autograder.judge.trusted_check import Inspections
+from autograder.learner import Points, _parts
+from autograder.suite import HIDDEN, VISIBLE, Suite, open_suite
+from autograder.verdict import Verdict
+
+PASSED, WRONG, ERROR, MISSING, INFRASTRUCTURE = "passed", "wrong", "error", "missing", "infrastructure"
+STATUSES = (PASSED, WRONG, ERROR, TIMEOUT, CRASHED, MEMORY, MISSING, INFRASTRUCTURE)
+_UNANSWERED = re.compile(r"is not answered yet|has no verdict yet")
+_RAISED = "your code raised "
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What came of one test cell. `points` is None where no verdict could be reached; status is one of STATUSES."""
+
+    points: float | None
+    max_points: float
+    status: str
+    message: str
+    misconception: str | None
+    seconds: float
+    verdicts: tuple[Verdict, ...] = field(default=(), repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "points": self.points,
+            "max_points": self.max_points,
+            "status": self.status,
+            "message": self.message,
+            "misconception": self.misconception,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A submission's results.
+
+    seed: of the hidden cases; judging again with it repeats them. refused: why there are no results at all, or "".
+    notes: what was missing or changed. cells: what each of the learner's cells printed, and the errors that they ended with,
+    by cell; what is printed while tests run is left out, because it may tell of hidden cases.
+    """
+
+    seed: int
+    checks: dict[str, CheckResult]
+    refused: str = ""
+    notes: tuple[str, ...] = ()
+    cells: dict[str, tuple[str, str]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def score(self) -> float | None:
+        """The points so far; None when one of the results is the machine's failure."""
+        points = [result.points for result in self.checks.values()]
+        return None if any(p is None for p in points) else float(sum(p for p in points if p is not None))
+
+    @property
+    def max_score(self) -> float:
+        return float(sum(result.max_points for result in self.checks.values()))
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `autograder grade --out` writes a learner."""
+        made: dict[str, Any] = {
+            "score": self.score,
+            "max_score": self.max_score,
+            "checks": {name: result.as_dict() for name, result in self.checks.items()},
+        }
+        return {**made, "refused": self.refused} if self.refused else made
+
+
+class Judge:
+    """Judges submissions of one lesson, one after the other, in one warm sandbox."""
+
+    def __init__(
+        self,
+        lesson: NotebookNode,
+        limits: Limits | None = None,
+        *,
+        seed: int | None = None,
+        threads: int = 1,
+    ) -> None:
+        """lesson: the instructor's notebook (`autograder.lesson.read_lesson`).
+
+        seed: of the hidden cases, drawn afresh by default; the submissions of one grading share them. threads: how many
+        torch uses in a worker. Raises SandboxUnavailable, SandboxLost.
+        """
+        self._lesson = lesson
+        self.seed = secrets.randbits(48) if seed is None else seed
+        self._inspections = Inspections()
+        self._imports = trusted_imports(lesson)
+        self.sandbox = Sandbox(preload_of(self._imports), limits, threads=threads)
+
+    def judge(self, submitted: bytes) -> Judgement:
+        """The results of a submission, the bytes of its notebook file. Never raises for anything that is in it."""
+        started = time.monotonic()
+        try:
+            rebuilt = rebuild(self._lesson, submitted)
+        except Unreadable as error:
+            return Judgement(self.seed, {}, refused=clean(str(error)))
+        results: dict[str, CheckResult] = {}
+        printed: dict[str, tuple[str, str]] = {}
+        with Session(self.sandbox) as session:
+            for cell in rebuilt.cells:
+                if cell.is_test:
+                    results[cell.name] = self._test(cell, session)
+                    continue
+                try:
+                    ran = session.run_cell(cell.name, cell.source)
+                except SandboxLost:
+                    continue  # session.lost says so, and every test from here on
+                error_text = ran.fault.problem.headline if ran.fault else ran.error
+                if ran.output or error_text:
+                    printed[cell.name] = (ran.output, error_text)
+        return Judgement(
+            self.seed, results, notes=rebuilt.notes, cells=printed, seconds=time.monotonic() - started
+        )
+
+    def close(self) -> None:
+        self.sandbox.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _test(self, cell: Cell, session: Session) -> CheckResult:
+        """Runs one test cell."""
+        assert cell.points is not None
+        started = time.monotonic()
+        session.begin()
+        recorder = _Recorder(self.seed, self._inspections)
+        raised: BaseException | None = None
+        value: Any = None
+        if not session.lost:
+            try:
+                value = _run(cell, self._namespace(cell, session, recorder))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                raised = error
+        points: float | None = 0.0
+        if session.lost:
+            points, status, message = (
+                None,
+                INFRASTRUCTURE,
+                f"not judged, for the machine's sake: {session.lost}",
+            )
+        elif raised is not None:
+            status, message = _why(raised, recorder, session)
+        else:
+            points = cell.points
+            if isinstance(value, Points):
+                points = min(max(float(value), 0.0), cell.points)
+            status = PASSED if points >= cell.points else WRONG
+            message = recorder.verdicts[-1].message() if recorder.verdicts else ""
+        named = [v.misconception for v in recorder.verdicts if v.misconception and not v.passed]
+        return CheckResult(
+            points,
+            cell.points,
+            status,
+            clean(message),
+            named[0] if named and status != INFRASTRUCTURE else None,
+            time.monotonic() - started,
+            tuple(recorder.verdicts),
+        )
+
+    def _namespace(self, cell: Cell, session: Session, recorder: _Recorder) -> dict[str, Any]:
+        """What the names in a test cell stand for: the judge's things first, then the learner's."""
+        namespace: dict[str, Any] = {"__name__": "test", "print": lambda *_, **__: None}
+        wanted = _loaded_names(compile(cell.source, cell.name, "exec"))
+        for name in wanted & self._imports.keys() - {"autograder"}:
+            exec(self._imports[name], namespace)
+        namespace["autograder"] = SimpleNamespace(
+            check=recorder.check, hint=lambda name: None, CheckFailed=CheckFailed, UnknownCheck=UnknownCheck
+        )
+        learners = wanted - namespace.keys()
+        for name in sorted(learners & set(session.names()) if learners else ()):
+            namespace[name] = session.get(name)
+        return namespace
+
+
+class _Recorder:
+    """`autograder.check` for test cells: as beside the learner, with the verdicts kept and the judge's seed."""
+
+    def __init__(self, seed: int, inspections: Inspections) -> None:
+        self._seed, self._inspections = seed, inspections
+        self.verdicts: list[Verdict] = []
+
+    def check(self, name: str, answer: Any, suite: str = VISIBLE) -> Points | None:
+        found = registry.get(name)
+        chosen = Suite(HIDDEN, self._seed) if suite == HIDDEN else open_suite(suite)
+        verdict = examine(self._inspections.trusted(found), _parts(found, answer), chosen)
+        self.verdicts.append(verdict)
+        if verdict.passed or (found.partial and verdict.num_passed):
+            return Points(verdict.num_passed, verdict.num_cases) if found.partial else None
+        raise CheckFailed(verdict.message())
+
+
+def preload_of(imports: dict[str, str]) -> list[str]:
+    """The modules that a lesson's cells import, for the zygote to have them ready."""
+    modules = list(PRELOAD)
+    for statement in imports.values():
+        node = ast.parse(statement).body[0]
+        if isinstance(node, ast.Import):
+            modules.append(node.names[0].name)
+        elif isinstance(node, ast.ImportFrom):
+            modules.append(f"{node.module}:{node.names[0].name}")
+    roots = ("autograder",)
+    return [m for m in dict.fromkeys(modules) if m.partition(":")[0].partition(".")[0] not in roots]
+
+
+def _run(cell: Cell, namespace: dict[str, Any]) -> Any:
+    """Runs a test cell; returns the value of its last line where that is an expression, as a notebook shows it."""
+    tree = ast.parse(cell.source)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, f"<test {cell.name}>", "exec"), namespace)
+    if last is None:
+        return None
+    assert isinstance(last, ast.Expr)
+    return eval(compile(ast.Expression(last.value), f"<test {cell.name}>", "eval"), namespace)
+
+
+def _loaded_names(code: CodeType) -> set[str]:
+    """Every global name that the code, and functions in it, may look up."""
+    names = {name for name in code.co_names if not hasattr(builtins, name)}
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names |= _loaded_names(constant)
+    return names
+
+
+def _why(raised: BaseException, recorder: _Recorder, session: Session) -> tuple[str, str]:
+    """Status and message of a test cell that did not go through."""
+    faults = [*session.faults, *session.cell_faults.values()]
+    failing = [verdict for verdict in recorder.verdicts if not verdict.passed]
+    if isinstance(raised, CheckFailed):
+        message = str(raised)
+        if session.faults:
+            return session.faults[0].kind, message
+        if _UNANSWERED.search(message):
+            return MISSING, message
+        if failing and failing[-1].failures[0].problem.headline.startswith(_RAISED):
+            return ERROR, message
+        return WRONG, message
+    if isinstance(raised, Fault):
+        return raised.kind, raised.problem.headline
+    if isinstance(raised, NameError) and not isinstance(raised, RemoteError):
+        if faults:
+            # The cell that would have defined it ended its worker.
+            cells = ", ".join(session.cell_faults)
+            return faults[0].kind, f"{raised}: {faults[0].problem.headline} (in {cells})"
+        return MISSING, str(raised)
+    if isinstance(raised, NotImplementedError):
+        return MISSING, "not answered yet"
+    if isinstance(raised, RemoteError):
+        return ERROR, f"{_RAISED}{type(raised).__name__}: {raised}"
+    if isinstance(raised, AssertionError):
+        return WRONG, str(raised) or "the answer is not the one expected"
+    return ERROR, f"{type(raised).__name__}: {raised}"

@@ -1,0 +1,145 @@
+"""The notebook that is graded: the instructor's cells in the instructor's order, with the learner's text where it belongs.
+
+Of what was handed in, only texts are used. Metadata, tags, cell types, outputs and execution counts are not looked at,
+except that a cell's id or grade id says which cell it is.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from nbformat import NotebookNode
+
+MAX_BYTES = 50_000_000
+MAX_CELLS = 2000
+
+
+class Unreadable(ValueError):
+    """What was handed in is no notebook. The text says what is wrong."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A code cell to run: in the worker, or, with `points`, as a test on the judge's side."""
+
+    name: str
+    source: str
+    points: float | None = None
+
+    @property
+    def is_test(self) -> bool:
+        return self.points is not None
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """The cells to run, in order, and what was missing or changed in the submission, in words."""
+
+    cells: tuple[Cell, ...]
+    notes: tuple[str, ...]
+
+
+def rebuild(lesson: NotebookNode, submitted: bytes) -> Rebuilt:
+    """The cells of `lesson` (the instructor's notebook) with the learner's texts out of the notebook file `submitted`.
+
+    A learner's text counts in solution cells, in cells that nbgrader does not lock, and in cells of their own, which run
+    after the cell that they stand behind. Raises Unreadable.
+    """
+    known = {cell["id"]: cell for cell in lesson.cells}
+    texts: dict[str, str] = {}
+    own: dict[str | None, list[str]] = {}
+    notes = []
+    behind: str | None = None
+    for names, source, is_code in _submitted_cells(submitted):
+        name = next((name for name in names if name in known), None)
+        if name is not None:
+            if name in texts and known[name].cell_type == "code" and not is_locked(known[name]):
+                notes.append(f"cell {name} is there more than once; the last one counts")
+            texts[name] = source
+            behind = name
+        elif is_code and source.strip():
+            own.setdefault(behind, []).append(source)
+    cells = [Cell(f"own-{i}", source) for i, source in enumerate(own.get(None, []), start=1)]
+    for name, cell in known.items():
+        if cell.cell_type == "code":
+            made = _cell(name, cell, texts.get(name), notes)
+            cells += [made] if made is not None else []
+        cells += [Cell(f"{name}-own-{i}", source) for i, source in enumerate(own.get(name, []), start=1)]
+    return Rebuilt(tuple(cells), tuple(notes))
+
+
+def _cell(name: str, cell: NotebookNode, text: str | None, notes: list[str]) -> Cell | None:
+    meta = cell.metadata.get("nbgrader", {})
+    if meta.get("grade") and not meta.get("solution"):
+        return Cell(name, cell.source, float(meta["points"]))
+    if is_locked(cell):
+        return Cell(name, cell.source)
+    if text is not None:
+        return Cell(name, text)
+    if meta.get("solution"):
+        notes.append(f"cell {name} is missing")
+        return None
+    return Cell(name, cell.source)
+
+
+def is_locked(cell: NotebookNode) -> bool:
+    """Whether the instructor's text counts and not the learner's."""
+    meta = cell.metadata.get("nbgrader", {})
+    return bool(meta) and not meta.get("solution") and bool(meta.get("locked") or meta.get("grade"))
+
+
+def trusted_imports(lesson: NotebookNode) -> dict[str, str]:
+    """Name -> import statement, for the imports in the instructor's own cells: what a test means by `torch`.
+
+    The judge runs these statements itself, so that a learner's `torch` is not asked whether two tensors are equal.
+    """
+    found: dict[str, str] = {}
+    for cell in lesson.cells:
+        meta = cell.metadata.get("nbgrader", {})
+        if cell.cell_type != "code" or not (meta.get("locked") or meta.get("grade")) or meta.get("solution"):
+            continue
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    found[alias.asname or alias.name.split(".")[0]] = ast.unparse(ast.Import([alias]))
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                for alias in node.names:
+                    statement = ast.ImportFrom(node.module, [alias], 0)
+                    found[alias.asname or alias.name] = ast.unparse(statement)
+    return found
+
+
+def _submitted_cells(data: bytes) -> list[tuple[list[str], str, bool]]:
+    """(what it may be called, source, whether it says to be code) of each cell."""
+    if len(data) > MAX_BYTES:
+        raise Unreadable(f"the notebook has {len(data)} bytes; at most {MAX_BYTES} are read")
+    try:
+        notebook = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"the notebook is not JSON: {error}") from error
+    cells = notebook.get("cells") if isinstance(notebook, dict) else None
+    if not isinstance(cells, list):
+        raise Unreadable("the notebook has no list of cells")
+    if len(cells) > MAX_CELLS:
+        raise Unreadable(f"the notebook has {len(cells)} cells; at most {MAX_CELLS} are read")
+    found = []
+    for cell in cells:
+        if not isinstance(cell, dict):
+            continue
+        source = cell.get("source", "")
+        if isinstance(source, list) and all(isinstance(line, str) for line in source):
+            source = "".join(source)
+        if isinstance(source, str):
+            found.append((_names(cell), source, cell.get("cell_type") == "code"))
+    return found
+
+
+def _names(cell: dict[str, Any]) -> list[str]:
+    """The cell's grade id and its id, which are the same word unless somebody changed one of them."""
+    metadata = cell.get("metadata")
+    nbgrader = metadata.get("nbgrader") if isinstance(metadata, dict) else None
+    grade_id = nbgrader.get("grade_id") if isinstance(nbgrader, dict) else None
+    return [name for name in (grade_id, cell.get("id")) if isinstance(name, str)]
