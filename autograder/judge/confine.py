@@ -13,16 +13,18 @@ import os
 import platform
 import resource
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x20000, 0x8000000, 0x10000000, 0x20000000
 _ALL_CLONE_NEW = 0x7E020000  # every CLONE_NEW... flag that clone takes
-_MS_NOSUID_NODEV, _MS_REC_PRIVATE = 2 | 4, 0x4000 | (1 << 18)
+_MS_NOSUID_NODEV, _MS_REC_PRIVATE, _MS_BIND_REC = 2 | 4, 0x4000 | (1 << 18), 0x1000 | 0x4000
 _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38
 _EPERM, _ENOSYS = 1, 38
 
 # Scratch folders: each worker's own.
 SCRATCH = ("/tmp", "/dev/shm")
+# Where folders wait whose own place is covered for a moment.
+KEPT = "/kept"
 
 # Numbers of system calls, from the kernel's tables: name -> (x86-64, ARM64).
 _CALLS = {
@@ -70,10 +72,11 @@ def _call(step: str, result: int) -> None:
         raise ConfineError(error, f"{step}: {os.strerror(error)}")
 
 
-def new_namespaces(tmp_bytes: int) -> None:
+def new_namespaces(tmp_bytes: int, keep: Sequence[str] = ()) -> None:
     """Own user, mount, ipc and process-id namespaces; the process ids begin with the next child.
 
-    tmp_bytes: the size of each scratch folder. The caller must have one thread only.
+    tmp_bytes: the size of each scratch folder. keep: read-only folders below a scratch folder that stay visible, each with a
+    place of its own in `KEPT`. The caller must have one thread only.
     """
     uid, gid = os.getuid(), os.getgid()
     # The zygote hides its own files in /proc from its user; this process has to write to its own.
@@ -83,10 +86,21 @@ def new_namespaces(tmp_bytes: int) -> None:
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
     _call("private mounts", _libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC_PRIVATE), None))
+    places = [f"{KEPT}/{number}" for number in range(len(keep))]
+    for path, place in zip(keep, places, strict=True):
+        _bind(path, place)
     for folder in SCRATCH:
         options = f"size={tmp_bytes},nr_inodes=20000,mode=1777".encode()
-        path, flags = folder.encode(), ctypes.c_ulong(_MS_NOSUID_NODEV)
-        _call(f"mount {folder}", _libc.mount(b"tmpfs", path, b"tmpfs", flags, options))
+        flags = ctypes.c_ulong(_MS_NOSUID_NODEV)
+        _call(f"mount {folder}", _libc.mount(b"tmpfs", folder.encode(), b"tmpfs", flags, options))
+    for path, place in zip(keep, places, strict=True):
+        os.makedirs(path, exist_ok=True)
+        _bind(place, path)
+
+
+def _bind(source: str, target: str) -> None:
+    result = _libc.mount(source.encode(), target.encode(), None, ctypes.c_ulong(_MS_BIND_REC), None)
+    _call(f"bind {source}", result)
 
 
 def set_limits(limits: Mapping[str, int]) -> None:

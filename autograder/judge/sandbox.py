@@ -27,6 +27,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from autograder.judge import confine
+
 _HERE = Path(__file__).resolve().parent
 INSIDE = "/course"  # where the packages of the course lie in the sandbox
 PACKAGES = ("kernels", "course")
@@ -107,6 +109,12 @@ def command(descriptor: int, preload: Sequence[str], *, nested: bool, tmp: int, 
     scratch = str(8 * 2**20 if nested else tmp)
     line = ["bwrap", "--unshare-all", "--uid", "1000", "--gid", "1000", "--hostname", "worker"]
     line += ["--new-session", "--die-with-parent", "--cap-drop", "ALL", "--clearenv"]
+    # First of all: what else is mounted may lie below it.
+    line += ["--dev", "/dev"]
+    for place in confine.SCRATCH:
+        line += ["--size", scratch, "--tmpfs", place]
+    for number in range(len(_below_scratch())):
+        line += ["--dir", f"{confine.KEPT}/{number}"]
     mounted: list[Path] = []
     for system in map(Path, _SYSTEM):
         if system.is_symlink():
@@ -127,13 +135,11 @@ def command(descriptor: int, preload: Sequence[str], *, nested: bool, tmp: int, 
         line += ["--ro-bind", str(_folder_of(package)), f"{INSIDE}/{package}"]
     for module, name in _MODULES.items():
         line += ["--ro-bind", str(_HERE / module), f"{INSIDE}/{name}"]
-    line += ["--proc", "/proc", "--dev", "/dev"]
+    line += ["--proc", "/proc"]
     for node in gpu_nodes():
         line += ["--dev-bind", node, node]
     if gpu_nodes():
         line += ["--ro-bind", "/sys", "/sys"]
-    for place in ("/tmp", "/dev/shm"):
-        line += ["--size", scratch, "--tmpfs", place]
     line += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
     for variable, value in environment(threads).items():
         line += ["--setenv", variable, value]
@@ -181,6 +187,11 @@ def _python_folders() -> list[Path]:
         link = link.parent / os.readlink(link)
         found.add(Path(os.path.normpath(link)).parent)
     return sorted((path for path in found if path.is_dir()), key=lambda path: len(path.parts))
+
+
+def _below_scratch() -> list[Path]:
+    """Python folders that lie where a worker's own scratch folder will be: an environment somewhere in /tmp."""
+    return [path for path in _python_folders() if any(path.is_relative_to(s) for s in confine.SCRATCH)]
 
 
 def _site_folders() -> list[Path]:
@@ -337,7 +348,9 @@ class Sandbox:
         ours, theirs = socket.socketpair()
         read_end, write_end = os.pipe()
         try:
-            request = {"do": "start", "nested": self.nested, "limits": self.limits.for_worker()}
+            keep = [str(path) for path in _below_scratch()]
+            limits = self.limits.for_worker()
+            request = {"do": "start", "nested": self.nested, "keep": keep, "limits": limits}
             reply = self._ask(request, 30.0, [theirs.fileno(), write_end])
         except BaseException:
             ours.close()

@@ -3,7 +3,7 @@
 It runs no learner's code itself, holds no secret, and never starts CUDA (a process that has done so cannot be forked).
 The judge talks to it over a socket whose number is the first argument, in JSON, one message each way:
 
-    {"do": "start", "nested": true, "limits": {...}} with two file descriptors (the worker's socket, its output)
+    {"do": "start", "nested": true, "keep": [folders], "limits": {...}} with two file descriptors (the worker's socket, its output)
         -> {"id": 7}
     {"do": "end", "id": 7, "patience": 0.5}      kills everything that the worker started
         -> {"status": 0 to 255, as a shell counts, or null if it was alive}
@@ -105,7 +105,7 @@ def _become_worker(request: dict[str, Any], data: int, output: int, report: int)
     """In the forked child: makes namespaces, forks once more into them, waits for that process."""
     limits = request["limits"]
     if request["nested"]:
-        confine.new_namespaces(limits["file_bytes"])
+        confine.new_namespaces(limits["file_bytes"], request["keep"])
     child = os.fork()
     if child:
         os.write(report, f"p{child} ".encode())

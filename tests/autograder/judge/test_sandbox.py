@@ -1,6 +1,8 @@
 """The sandbox, started for real: what learner's code finds there, and what it cannot do."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 
 from autograder.judge import sandbox as sandbox_module
 from autograder.judge.sandbox import Sandbox, SandboxUnavailable
-from autograder.judge.session import CRASHED, MEMORY, Fault, Session
+from autograder.judge.session import CRASHED, MEMORY, TIMEOUT, Fault, Session
 
 ROOT = Path(__file__).resolve().parents[3]
 Make = Callable[..., Session]
@@ -207,13 +209,14 @@ def test_a_fork_bomb_stays_small(session: Make) -> None:
     made = session(
         "import os\ndef bomb():\n    while True:\n        try:\n            os.fork()\n"
         "        except OSError:\n            pass",
-        call=30,
+        call=10,
     )
     before = len(psutil.pids())
     with pytest.raises(Fault) as caught:
         made.get("bomb")()
-    assert caught.value.kind == CRASHED
-    assert "more than 40 processes" in caught.value.problem.headline
+    # Root's processes are only counted by the watch; everyone else's meet a limit that they never get over.
+    assert caught.value.kind == (TIMEOUT if os.getuid() else CRASHED)
+    assert ("more than 40 processes" in caught.value.problem.headline) == (os.getuid() == 0)
     assert _wait(lambda: len(psutil.pids()) < before + 20)
 
 
@@ -235,3 +238,31 @@ def test_a_kernel_without_nested_namespaces_gets_a_sandbox_for_each_worker(sandb
                 made.run_cell("first", "import os\nfound = os.listdir('/tmp')\nopen('/tmp/left', 'w')")
                 assert made.get("found") == []
                 assert made.workers_started == 1
+
+
+def test_an_environment_in_tmp_stays_there(tmp_path: Path) -> None:
+    """The sandbox has a /tmp of its own, and each worker another: what Python needs there is not lost under it."""
+    if not tmp_path.is_relative_to("/tmp"):
+        pytest.skip("temporary files are not in /tmp here")
+    made = tmp_path / "environment"
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", "--system-site-packages", made], check=True
+    )
+    (site,) = made.glob("lib/python*/site-packages")
+    (site / "more.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
+    (site / "only_here.py").write_text("value = 5")
+    text = """
+from autograder.judge.sandbox import Sandbox
+from autograder.judge.session import Session
+with Sandbox(preload=()) as sandbox:
+    for _ in range(2):
+        with Session(sandbox) as session:
+            source = "import only_here, os, sys\\nvalue = only_here.value, sys.prefix, os.listdir('/tmp')"
+            assert not session.run_cell("first", source).error
+            print(session.get("value"), sandbox.nested)
+            assert session.run_cell("writes", "open(only_here.__file__, 'w')").error.startswith("OSError")
+"""
+    python = made / "bin" / "python"
+    done = subprocess.run([python, "-c", text], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"(5, '{made}', ['{tmp_path.parts[2]}']) True"] * 2
