@@ -131,7 +131,7 @@ class Judge:
                     results[cell.name] = self._test(cell, session)
                     continue
                 try:
-                    ran = session.run_cell(cell.name, cell.source)
+                    ran = session.run_cell(cell.name, cell.source, demo=cell.untouched)
                 except SandboxLost:
                     continue  # session.lost says so, and every test from here on
                 error_text = ran.fault.problem.headline if ran.fault else ran.error

@@ -23,11 +23,15 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True)
 class Cell:
-    """A code cell to run: in the worker, or, with `points`, as a test on the judge's side."""
+    """A code cell to run: in the worker, or, with `points`, as a test on the judge's side.
+
+    untouched: the instructor's text, as it was given out.
+    """
 
     name: str
     source: str
     points: float | None = None
+    untouched: bool = False
 
     @property
     def is_test(self) -> bool:
@@ -76,13 +80,13 @@ def _cell(name: str, cell: NotebookNode, text: str | None, notes: list[str]) -> 
     if meta.get("grade") and not meta.get("solution"):
         return Cell(name, cell.source, float(meta["points"]))
     if is_locked(cell):
-        return Cell(name, cell.source)
+        return Cell(name, cell.source, untouched=True)
     if text is not None:
-        return Cell(name, text)
+        return Cell(name, text, untouched=text == cell.source and not meta.get("solution"))
     if meta.get("solution"):
         notes.append(f"cell {name} is missing")
         return None
-    return Cell(name, cell.source)
+    return Cell(name, cell.source, untouched=True)
 
 
 def is_locked(cell: NotebookNode) -> bool:

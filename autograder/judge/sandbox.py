@@ -67,9 +67,10 @@ class Limits:
 
     memory: bytes of private memory, all its processes together. tmp: bytes of each scratch folder (/tmp, /dev/shm).
     processes: processes and threads. files: open files. frame: bytes of one message to or from it. output: bytes that
-    are kept of what it prints. cell, call: seconds for one cell and for one call. total: seconds for one submission.
+    are kept of what it prints. cell, call: seconds for one cell and for one call. demo: seconds for a cell of the instructor's once something has met a
+    limit: it most likely calls the same function, and no points hang on it. total: seconds for one submission.
     faults: how many calls of a function may end in a time limit, a crash or a lack of memory in one test cell; after that
-    it is not called there any more.
+    it is not called there any more, and later test cells try it once.
     """
 
     memory: int = 4 * 2**30
@@ -80,7 +81,8 @@ class Limits:
     output: int = 256 * 2**10
     cell: float = 60.0
     call: float = 30.0
-    total: float = 300.0
+    demo: float = 10.0
+    total: float = 600.0
     faults: int = 2
 
     def for_worker(self) -> dict[str, int]:

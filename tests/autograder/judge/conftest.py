@@ -16,7 +16,7 @@ from autograder.judge.sandbox import Limits, Sandbox, why_unavailable
 from autograder.judge.session import Session
 from autograder.lesson import read_lesson
 
-LIMITS = Limits(memory=2**30, tmp=16 * 2**20, processes=40, cell=10, call=3, total=120)
+LIMITS = Limits(memory=2**30, tmp=16 * 2**20, processes=40, cell=10, call=3, demo=2, total=120)
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,11 @@ import nbformat
 import pytest
 
 from autograder import registry
+from autograder.grading.sample_answers import samples
+from autograder.grading.sample_class import answer, checked
 from autograder.judge.judge import STATUSES, Judge
 from autograder.judge.rebuild import is_locked, trusted_imports
 from autograder.judge.sandbox import Sandbox, SandboxLost
-from autograder.sample_answers import samples
-from autograder.sample_class import answer, checked
 
 ROOT = Path(__file__).resolve().parents[3]
 

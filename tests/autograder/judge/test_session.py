@@ -142,6 +142,22 @@ def test_a_fault_costs_the_call_in_hand(session: Make, source: str, kind: str | 
     assert made.workers_started == 2
     made.begin()
     assert function(0) == 5
+    with pytest.raises(Fault):
+        function(1)
+    with pytest.raises(Fault):
+        function(0)  # later test cells give it one chance
+    assert made.workers_started == 3
+
+
+def test_the_instructors_cells_get_little_time_after_a_fault(session: Make) -> None:
+    made = session("import time\ndef f(): time.sleep(60)", call=1, demo=1, cell=3)
+    assert made.run_cell("before", "time.sleep(1.5)", demo=True).fault is None
+    with pytest.raises(Fault):
+        made.get("f")()
+    fault = made.run_cell("after", "time.sleep(1.5)", demo=True).fault
+    assert fault is not None
+    assert "within 1 s" in fault.problem.headline
+    assert made.run_cell("own", "time.sleep(1.5)").fault is None
 
 
 def test_a_cell_that_ends_the_worker_is_not_replayed(session: Make) -> None:
