@@ -3,8 +3,9 @@
 import argparse
 import sys
 
-from autograder import build, grade, registry
+from autograder import build, registry
 from autograder.failure import UnknownCheck
+from autograder.grading import grade
 
 
 def _checks(arguments: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ generate_feedback` and the formgrader pages:
 - `RedactForFeedback` takes hidden tests and widget state out of what a learner is handed back.
 
 `python -m autograder.nbgrader_bridge LESSON SUBMITTED_DIRECTORY` grades, in the course that is the working
-directory, the learners whom it is told on standard input (`autograder.grading_process`).
+directory, the learners whom it is told on standard input (`autograder.grading.process`).
 """
 
 import argparse
@@ -291,7 +291,7 @@ def _without(text: str, hidden: set[str]) -> str:
     return "\n".join(line for line in text.split("\n") if shown(line))
 
 
-# What autograder.grade calls. The working directory is the course's root, as for nbgrader's own commands.
+# What autograder.grading.grade calls. The working directory is the course's root, as for nbgrader's own commands.
 
 
 def open_course(submitted_directory: str | None = None) -> NbGraderAPI:

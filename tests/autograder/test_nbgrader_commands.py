@@ -8,8 +8,8 @@ import nbformat
 import pytest
 
 from autograder.build import write_instructor_notebook
+from autograder.grading.sample_class import apply, hand_in
 from autograder.nbgrader_bridge import grades, open_course
-from autograder.sample_class import apply, hand_in
 
 ROOT = Path(__file__).resolve().parents[2]
 LESSON = "01_warm_up"

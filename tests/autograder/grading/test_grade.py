@@ -14,12 +14,12 @@ import nbformat
 import pytest
 
 from autograder import registry
+from autograder.grading.reasons import ANSI
+from autograder.grading.sample_answers import Sample, samples
+from autograder.grading.sample_class import checked, make
 from autograder.nbgrader_bridge import HIDDEN
-from autograder.reasons import ANSI
-from autograder.sample_answers import Sample, samples
-from autograder.sample_class import checked, make
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LESSON = "01_warm_up"
 EXPECTED = Path(__file__).with_name("expected_01_warm_up.csv")
 Table = dict[tuple[str, str], dict[str, str]]

@@ -9,11 +9,11 @@ import torch
 
 from autograder import cli, registry
 from autograder.examine import examine
-from autograder.sample_answers import samples, text_of
-from autograder.sample_class import apply, make
+from autograder.grading.sample_answers import samples, text_of
+from autograder.grading.sample_class import apply, make
 from autograder.suite import open_suite
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 GRADE_IDS = [registry.get(name).grade_id for name in registry.names()]
 
 

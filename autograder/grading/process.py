@@ -80,7 +80,7 @@ class GradingProcess:
 def _environment(jobs: int) -> dict[str, str]:
     """For the grading process and its kernels: this package, and threads for their share of the cores."""
     environment = dict(os.environ)
-    root = str(Path(__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):

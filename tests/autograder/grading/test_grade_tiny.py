@@ -10,9 +10,9 @@ import psutil
 import pytest
 from nbformat import NotebookNode
 
-from autograder import grade
+from autograder.grading import grade
+from autograder.grading.table import Row, as_text, write_csv
 from autograder.nbgrader_bridge import grades, open_course
-from autograder.table import Row, as_text, write_csv
 
 LESSON = "01_tiny"
 Results = dict[tuple[str, str], Row]
@@ -173,7 +173,7 @@ def test_the_command_grades_the_sample_class(
     tiny_course: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny_course.submit("ada", why="Because.")
-    monkeypatch.setattr("autograder.sample_class.make", lambda: tiny_course.root)
+    monkeypatch.setattr("autograder.grading.sample_class.make", lambda: tiny_course.root)
     monkeypatch.chdir("/")
     assert grade.main(["--sample-class", "--jobs", "1"]) == 0
     assert "ada      double" in capsys.readouterr().out
@@ -226,7 +226,7 @@ def test_the_table_tells_no_verdict_from_no_points() -> None:
 
 
 def test_the_bridge_is_the_only_file_that_knows_nbgrader() -> None:
-    folder = Path(grade.__file__).parent
+    folder = Path(grade.__file__).parents[1]
     for path in folder.rglob("*.py"):
         if path.name != "nbgrader_bridge.py":
             text = path.read_text(encoding="utf-8")

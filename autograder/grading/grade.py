@@ -19,11 +19,11 @@ from typing import Any
 import nbformat
 
 from autograder import nbgrader_bridge as bridge
-from autograder.accept import Submission, accept_all
 from autograder.build import write_instructor_notebook
-from autograder.grading_process import GradingProcess
-from autograder.reasons import NOT_GRADED, reason_for
-from autograder.table import Row, as_text, write_csv
+from autograder.grading.accept import Submission, accept_all
+from autograder.grading.process import GradingProcess
+from autograder.grading.reasons import NOT_GRADED, reason_for
+from autograder.grading.table import Row, as_text, write_csv
 
 WORK = ".autograder"  # in the course's root: clean copies, and what was graded last
 TABLE = "grades.csv"
@@ -130,7 +130,7 @@ def _prepare(lesson: str, api: Any, source: Path) -> str:
         record.parent.mkdir(parents=True, exist_ok=True)
         record.write_text(digest.hexdigest(), encoding="utf-8")
     # A change to the checks changes verdicts too.
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -215,7 +215,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _refuse(f"--jobs: expected at least 1, got {arguments.jobs}")
     course = arguments.course_dir or Path()
     if arguments.sample_class:
-        from autograder import sample_class
+        from autograder.grading import sample_class
 
         course = sample_class.make()
     if not course.is_dir():
@@ -250,7 +250,7 @@ def _refuse(message: str) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m autograder.grade", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m autograder.grading.grade", description=__doc__)
     add_arguments(parser)
     return run(parser.parse_args(argv))
 

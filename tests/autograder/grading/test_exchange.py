@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from autograder import grade
+from autograder.grading import grade
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LESSON = "01_tiny"
 
 

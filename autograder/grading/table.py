@@ -4,7 +4,7 @@ import csv
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from autograder.reasons import NOT_GRADED
+from autograder.grading.reasons import NOT_GRADED
 
 
 @dataclass(frozen=True)

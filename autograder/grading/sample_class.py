@@ -23,7 +23,7 @@ import nbformat
 
 from autograder import registry
 from autograder.build import build
-from autograder.sample_answers import Sample, samples, text_of
+from autograder.grading.sample_answers import Sample, samples, text_of
 from course.folder import find_root
 
 
