@@ -28,16 +28,6 @@ BLOCK_SIZES = [None, 1, 8, 16, 24, 32, 48, 64, 80, 96, 128, 256, 1024]
 HEADS = [None, 1, 8, 16, 17, 32, 128, 256]
 
 
-@pytest.fixture(scope="module")
-def released_source():
-    try:
-        return vllm_source.root()
-    except vllm_source.SourceUnavailable as missing:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(missing))
-
-
 def grid() -> list[Deployment]:
     """Every pair of GPU, model type and cache type, every rule switched on for each, and a seeded draw of the rest."""
     covered = table()["covered"]

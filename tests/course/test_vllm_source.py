@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import zipfile
@@ -18,16 +17,6 @@ MODULE = (
     "import torch\n\n\nclass A:\n    x: int = 1\n\n    @staticmethod\n    def f():\n        def inner():\n"
     "            pass\n\n        return inner\n\n\nif torch:\n    def g(): pass\nelse:\n    def g(): pass\n"
 )
-
-
-@pytest.fixture(scope="module")
-def released_source():
-    try:
-        return vllm_source.root()
-    except SourceUnavailable as missing:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(missing))
 
 
 @pytest.fixture

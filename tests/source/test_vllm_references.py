@@ -1,11 +1,9 @@
 """What the course says about places in vLLM's source holds in the release: file, line and name."""
 
-import os
 from pathlib import Path
 
 import pytest
 
-from course import vllm_source
 from course.vllm_refs import Reference, objection, references, texts
 
 ROOT = Path(__file__).parents[2]
@@ -13,14 +11,7 @@ SELECTOR = "vllm/v1/attention/selector.py"
 LINK = f"https://github.com/vllm-project/vllm/blob/v0.22.1/{SELECTOR}"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def released_source():
-    try:
-        return vllm_source.root()
-    except vllm_source.SourceUnavailable as missing:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(missing))
+pytestmark = pytest.mark.usefixtures("released_source")
 
 
 def test_every_reference_of_the_course_holds():
