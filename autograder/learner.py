@@ -41,7 +41,7 @@ def check(name: str, answer: Any, suite: str = VISIBLE) -> Points | None:
     it is right), UnknownCheck for an unknown name, ValueError for an unknown suite.
     """
     found = registry.get(name)
-    verdict = examine(found, _parts(found, answer), open_suite(suite))
+    verdict = examine(found, parts_of(found, answer), open_suite(suite))
     if not verdict.passed and not (found.partial and verdict.num_passed):
         raise CheckFailed(verdict.message())
     print(verdict.message())
@@ -56,7 +56,7 @@ def hint(name: str) -> None:
     print(f"Hint {stage + 1} of {len(found.hints)} for {found.name}: {found.hints[stage]}")
 
 
-def _parts(found: Check, answer: Any) -> Answer:
+def parts_of(found: Check, answer: Any) -> Answer:
     """The answer's parts by name; a single part may be handed over bare."""
     if len(found.parts) == 1:
         return {found.parts[0]: answer}

@@ -25,7 +25,7 @@ from autograder.judge.rebuild import Cell, Unreadable, rebuild, trusted_imports
 from autograder.judge.sandbox import PRELOAD, Limits, Sandbox, SandboxLost
 from autograder.judge.session import CRASHED, MEMORY, TIMEOUT, Fault, Session
 from autograder.judge.trusted_check import Inspections
-from autograder.learner import Points, _parts
+from autograder.learner import Points, parts_of
 from autograder.suite import HIDDEN, VISIBLE, Suite, open_suite
 from autograder.verdict import Verdict
 
@@ -218,7 +218,7 @@ class _Recorder:
     def check(self, name: str, answer: Any, suite: str = VISIBLE) -> Points | None:
         found = registry.get(name)
         chosen = Suite(HIDDEN, self._seed) if suite == HIDDEN else open_suite(suite)
-        verdict = examine(self._inspections.trusted(found), _parts(found, answer), chosen)
+        verdict = examine(self._inspections.trusted(found), parts_of(found, answer), chosen)
         self.verdicts.append(verdict)
         if verdict.passed or (found.partial and verdict.num_passed):
             return Points(verdict.num_passed, verdict.num_cases) if found.partial else None
