@@ -294,7 +294,9 @@ class Sandbox:
     """A running sandbox. One worker at a time; starting another is cheap, because it is forked from a warm parent.
 
     Where the kernel allows no namespaces inside namespaces, `nested` turns False by itself: then one sandbox serves one
-    worker, and `spent` says that it has. Keep the thread that made it alive: the sandbox ends with it.
+    worker, and `spent` says that it has. With a GPU it is False from the start: CUDA's cuInit answers 304 in a
+    process-id namespace whose /proc belongs to another one, and a nested namespace can mount no /proc of its own. Keep
+    the thread that made it alive: the sandbox ends with it.
     """
 
     def __init__(
@@ -303,12 +305,12 @@ class Sandbox:
         limits: Limits | None = None,
         *,
         threads: int = 1,
-        nested: bool = True,
+        nested: bool | None = None,
         start_seconds: float = 180.0,
     ) -> None:
         require()
         self.limits = limits or Limits()
-        self.nested = nested
+        self.nested = not gpu_nodes() if nested is None else nested
         self._preload, self._threads, self._start_seconds = tuple(preload), threads, start_seconds
         self._lock = threading.Lock()
         self._open()
