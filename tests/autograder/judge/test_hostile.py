@@ -75,7 +75,7 @@ def wrong(state, scores, values):
     "the course is read": """
 import glob, subprocess
 def wrong(state, scores, values):
-    for path in ("/work/main/source/01_warm_up.py", "/course/source/01_warm_up.py", *glob.glob("/*/*/source/*.py")):
+    for path in ("/course/source/01_warm_up.py", *glob.glob("/*/source/*.py"), *glob.glob("/*/*/source/*.py")):
         try:
             text = open(path).read()
         except OSError:
