@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from autograder.checks import softmax_states
 from autograder.failure import Problem
 from autograder.guard import unchanged
@@ -47,13 +49,13 @@ def run(answer: Answer, case: Case) -> Output:
             merged = answer["merge_states"](a, b)
         return softmax_states.require_state(merged, a, "merge_states")
 
+    def state_of(scores: torch.Tensor, values: torch.Tensor) -> Any:
+        with unchanged(scores=scores, values=values):
+            state = update(softmax_states.empty(case), scores, values)
+        return softmax_states.require_state(state, start, "online_softmax_update")
+
     start = softmax_states.empty(case)
-    parts = [
-        softmax_states.require_state(
-            update(softmax_states.empty(case), *tile), start, "online_softmax_update"
-        )
-        for tile in case.inputs["tiles"]
-    ]
+    parts = [state_of(*tile) for tile in softmax_states.copied_tiles(case)]
     orders = {
         "from the left": _from_the_left,
         "from the right": _from_the_right,

@@ -40,7 +40,7 @@ def cases(suite: Suite) -> list[Case]:
 def run(answer: Answer, case: Case) -> Output:
     update, finalize = answer["online_softmax_update"], answer["finalize"]
     state = softmax_states.empty(case)
-    for scores, values in case.inputs["tiles"]:
+    for scores, values in softmax_states.copied_tiles(case):
         with unchanged(state=state, scores=scores, values=values):
             new_state = update(state, scores, values)
         state = softmax_states.require_state(new_state, state, "online_softmax_update")

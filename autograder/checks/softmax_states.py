@@ -78,6 +78,11 @@ def empty(case: Case) -> Any:
     )
 
 
+def copied_tiles(case: Case) -> list[Tile]:
+    """The tiles to hand to an answer. The truth is taken from the case's own, which no answer ever holds."""
+    return [(scores.clone(), values.clone()) for scores, values in case.inputs["tiles"]]
+
+
 def require_state(got: object, like: Any, function: str) -> Any:
     """`got` as a state with the shapes of `like`; raises AnswerProblem with what is wrong otherwise."""
     if not isinstance(got, tuple | list) or len(got) != 3:

@@ -158,3 +158,26 @@ def test_an_answer_that_cannot_be_run_is_not_blamed_on_a_case() -> None:
     assert "Case: prefill of one request. 11 of 11 visible cases fail on " in _message(
         "build_metadata", lambda *a: 3
     )
+
+
+def test_no_answer_writes_its_own_truth() -> None:
+    """Erased values make zeros the truth, if the truth is taken from what the answer was given; now or later."""
+    kept = []
+
+    def erase(state: Any, scores: torch.Tensor, values: torch.Tensor) -> Any:
+        values.zero_()
+        return state
+
+    def keep(state: Any, scores: torch.Tensor, values: torch.Tensor) -> Any:
+        kept.append(values)
+        return state
+
+    def erase_kept(state: Any) -> torch.Tensor:
+        for values in kept:
+            values.zero_()
+        return torch.zeros_like(state[2])
+
+    now = (erase, lambda a, b: a, lambda state: torch.zeros_like(state[2]))
+    assert "changes its input `values` in place" in _message("merge_states", now)
+    assert "has wrong values" in _message("merge_states", (keep, lambda a, b: a, erase_kept))
+    assert "has wrong values" in _message("online_softmax_update", (keep, erase_kept))
