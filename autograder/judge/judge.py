@@ -11,7 +11,7 @@ import builtins
 import re
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import CodeType, SimpleNamespace, TracebackType
 from typing import Any, Self
 
@@ -57,17 +57,22 @@ class CheckResult:
             "seconds": round(self.seconds, 3),
         }
 
+    @classmethod
+    def from_dict(cls, found: dict[str, Any]) -> CheckResult:
+        """A result written by `as_dict`; the verdicts behind it are not kept."""
+        return cls(**{each.name: found[each.name] for each in fields(cls) if each.name != "verdicts"})
+
 
 @dataclass(frozen=True)
 class Judgement:
     """A submission's results.
 
-    seed: of the hidden cases; judging again with it repeats them. refused: why there are no results at all, or "".
+    seed: of the hidden cases; judging again with it repeats them; None where it is not told. refused: why there are no results at all, or "".
     notes: what was missing or changed. cells: what each of the learner's cells printed, and the errors that they ended with,
     by cell; what is printed while tests run is left out, because it may tell of hidden cases.
     """
 
-    seed: int
+    seed: int | None
     checks: dict[str, CheckResult]
     refused: str = ""
     notes: tuple[str, ...] = ()
@@ -93,6 +98,28 @@ class Judgement:
         }
         return {**made, "refused": self.refused} if self.refused else made
 
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the seed, which would tell the hidden cases, as the journal keeps it."""
+        return {
+            "checks": {name: result.as_dict() for name, result in self.checks.items()},
+            "refused": self.refused,
+            "notes": list(self.notes),
+            "cells": {name: list(ran) for name, ran in self.cells.items()},
+            "seconds": round(self.seconds, 3),
+        }
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Judgement:
+        """What `to_json` made. Raises KeyError or TypeError for anything else."""
+        return cls(
+            None,
+            {name: CheckResult.from_dict(result) for name, result in found["checks"].items()},
+            refused=found["refused"],
+            notes=tuple(found["notes"]),
+            cells={name: (printed, error) for name, (printed, error) in found["cells"].items()},
+            seconds=found["seconds"],
+        )
+
 
 class Judge:
     """Judges submissions of one lesson, one after the other, in one warm sandbox."""
@@ -104,11 +131,12 @@ class Judge:
         *,
         seed: int | None = None,
         threads: int = 1,
+        unsafe: bool = False,
     ) -> None:
         """lesson: the instructor's notebook (`autograder.lesson.read_lesson`).
 
         seed: of the hidden cases, drawn afresh by default; the submissions of one grading share them. threads: how many
-        torch uses in a worker. Raises SandboxUnavailable, SandboxLost.
+        torch uses in a worker. unsafe: work without a sandbox where none can be made. Raises SandboxUnavailable, SandboxLost.
         """
         self._lesson = lesson
         self.seed = secrets.randbits(48) if seed is None else seed
@@ -116,8 +144,16 @@ class Judge:
         self._imports = trusted_imports(lesson)
         self.sandbox = Sandbox(preload_of(self._imports), limits, threads=threads)
 
-    def judge(self, submitted: bytes) -> Judgement:
-        """The results of a submission, the bytes of its notebook file. Never raises for anything that is in it."""
+    @property
+    def sandbox_name(self) -> str:
+        """What the learner's code runs in: "bubblewrap", or "none"."""
+        return "bubblewrap"
+
+    def judge(self, submitted: bytes, *, only: frozenset[str] | None = None) -> Judgement:
+        """The results of a submission, the bytes of its notebook file. Never raises for anything that is in it.
+
+        only: run just the tests with these grade ids; all by default.
+        """
         started = time.monotonic()
         try:
             rebuilt = rebuild(self._lesson, submitted)
@@ -128,6 +164,8 @@ class Judge:
         with Session(self.sandbox) as session:
             for cell in rebuilt.cells:
                 if cell.is_test:
+                    if only is not None and cell.name not in only:
+                        continue
                     results[cell.name] = self._test(cell, session)
                     continue
                 try:
