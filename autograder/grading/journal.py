@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from autograder.judge.judge import Judgement
+from autograder.judge.judgement import Judgement
 from autograder.judge.rebuild import Rebuilt
 
 FOLDER = Path(".autograder") / "journal"  # in the course's root

@@ -17,10 +17,10 @@ from typing import Any, Self
 
 from autograder.failure import AnswerProblem, Problem
 from autograder.judge import wire
+from autograder.judge.judgement import CRASHED, MEMORY, TIMEOUT
 from autograder.judge.proxy import Proxy, clean, proxy_class, remote_error, write_back
 from autograder.judge.sandbox import Limits, Sandbox, SandboxLost, Worker
 
-TIMEOUT, CRASHED, MEMORY = "timeout", "crashed", "memory"
 ATTEMPTS = 3  # sandboxes that are tried before the machine is called broken
 _WATCH_SECONDS = 0.1
 

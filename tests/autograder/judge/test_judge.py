@@ -12,7 +12,8 @@ import pytest
 from autograder import registry
 from autograder.grading.sample_answers import samples
 from autograder.grading.sample_class import answer, checked
-from autograder.judge.judge import STATUSES, Judge
+from autograder.judge.judge import Judge
+from autograder.judge.judgement import STATUSES
 from autograder.judge.rebuild import is_locked, trusted_imports
 from autograder.judge.sandbox import Sandbox, SandboxLost
 
