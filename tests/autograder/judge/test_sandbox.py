@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from autograder.judge import sandbox as sandbox_module
-from autograder.judge.sandbox import Sandbox, SandboxUnavailable
 from autograder.judge.judgement import CRASHED, MEMORY, TIMEOUT
+from autograder.judge.sandbox import Sandbox, SandboxUnavailable
 from autograder.judge.session import Fault, Session
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -8,9 +8,9 @@ import torch
 
 from autograder.failure import AnswerProblem
 from autograder.guard import unchanged
+from autograder.judge.judgement import CRASHED, MEMORY, TIMEOUT
 from autograder.judge.proxy import Proxy, RemoteError
 from autograder.judge.sandbox import Sandbox, SandboxLost
-from autograder.judge.judgement import CRASHED, MEMORY, TIMEOUT
 from autograder.judge.session import Fault, MissingName, Session
 
 Make = Callable[..., Session]
