@@ -4,6 +4,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from autograder.nbgrader_bridge.mends import mend_nbgrader
+
 c = get_config()  # noqa: F821  nbgrader hands it to this file
 
 # --- The course -------------------------------------------------------------------------------------------------
@@ -33,7 +35,7 @@ c.Exchange.root = exchange
 c.ClearSolutions.code_stub = {"python": 'raise NotImplementedError("Your code here. Then delete this line.")'}
 c.ClearSolutions.text_stub = "*Your answer here. Then delete this line.*"
 
-# --- Running a notebook (Validate, autograde) ---------------------------------------------------------------------
+# --- Running a notebook (Validate) --------------------------------------------------------------------------------
 # Seconds for one cell. Triton's interpreter is slow on a small machine; a loop that never ends must still end.
 c.Execute.timeout = 300
 c.Execute.interrupt_on_timeout = True
@@ -44,9 +46,13 @@ c.Validator.width = 120
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # --- Grading ------------------------------------------------------------------------------------------------------
-# Plug-ins of autograder/ are named here.
-# autograder/nbgrader_bridge.py says what each does; the others are nbgrader's own, in nbgrader's order.
+# Learners' code is run by the judge (autograder/judge), never by nbgrader. Plug-ins of autograder/nbgrader_bridge are named
+# here, and its __init__.py says what each does; the others are nbgrader's own, in nbgrader's order.
+mend_nbgrader()
+c.ExchangeFactory.collect = "autograder.nbgrader_bridge.CollectSafely"
+c.Autograde.exporter_class = "autograder.nbgrader_bridge.SubmissionExporter"
 c.Autograde.sanitize_preprocessors = [
+    "autograder.nbgrader_bridge.JudgeSubmission",
     "autograder.nbgrader_bridge.RestoreCells",
     "nbgrader.preprocessors.ClearOutput",
     "nbgrader.preprocessors.DeduplicateIds",
@@ -55,7 +61,7 @@ c.Autograde.sanitize_preprocessors = [
     "nbgrader.preprocessors.CheckCellMetadata",
 ]
 c.Autograde.autograde_preprocessors = [
-    "autograder.nbgrader_bridge.ExecuteToTheEnd",  # for nbgrader's Execute
+    "autograder.nbgrader_bridge.ShowVerdicts",  # for nbgrader's Execute
     "nbgrader.preprocessors.IgnorePattern",
     "nbconvert.preprocessors.ClearMetadataPreprocessor",
     "nbgrader.preprocessors.LimitOutput",

@@ -228,7 +228,7 @@ def test_the_table_tells_no_verdict_from_no_points() -> None:
 def test_the_bridge_is_the_only_file_that_knows_nbgrader() -> None:
     folder = Path(grade.__file__).parents[1]
     for path in folder.rglob("*.py"):
-        if path.name != "nbgrader_bridge.py":
+        if "nbgrader_bridge" not in path.parts:
             text = path.read_text(encoding="utf-8")
             assert "import nbgrader\n" not in text, path
             assert "from nbgrader" not in text, path

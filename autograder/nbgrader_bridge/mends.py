@@ -1,0 +1,65 @@
+"""Two faults of nbgrader 0.9.6 that no setting reaches: files that it trusts before any plug-in has a say.
+
+`nbgrader_config.py` calls `mend_nbgrader`; the tests show both faults in nbgrader as it comes.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from datetime import datetime
+from pathlib import Path
+
+import nbgrader.converters.base
+from nbgrader.apps import NbGraderAPI
+from nbgrader.coursedir import CourseDirectory
+
+from autograder.nbgrader_bridge.course import parse_timestamp
+
+_all_files = nbgrader.converters.base.find_all_files
+
+
+def mend_nbgrader() -> None:
+    """Makes one learner's files harmless for the rest of the class. May be called twice.
+
+    A date that cannot be read: formgrader's page of the whole class fails on it, and autograding calls a method that does
+    not exist. Links beside a notebook: what they point to (the gradebook, say) is copied, and handed back as feedback.
+    """
+    CourseDirectory.get_existing_timestamp = _existing_timestamp
+    NbGraderAPI.get_submitted_timestamp = _submitted_timestamp
+    nbgrader.converters.base.find_all_files = _regular_files
+
+
+def _existing_timestamp(self: CourseDirectory, dest_path: str) -> datetime | None:
+    moment, problem = read_timestamp(Path(dest_path) / "timestamp.txt")
+    if problem:
+        self.log.warning("%s is left aside: %s", Path(dest_path) / "timestamp.txt", problem)
+    return moment
+
+
+def _submitted_timestamp(self: NbGraderAPI, assignment_id: str, student_id: str) -> datetime | None:
+    course = self.coursedir
+    folder = course.format_path(course.submitted_directory, student_id, assignment_id)
+    return read_timestamp(Path(folder) / "timestamp.txt")[0]
+
+
+def _regular_files(path: str, exclude: list[str] | None = None) -> list[str]:
+    return [name for name in _all_files(path, exclude) if stat.S_ISREG(os.lstat(name).st_mode)]
+
+
+def read_timestamp(path: Path) -> tuple[datetime | None, str]:
+    """The date in a timestamp.txt, or None and why there is none. Opens regular files only, and reads little of them."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None, ""
+    except OSError as error:
+        return None, error.strerror or str(error)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None, "it is not a regular file"
+        data = file.read(200)
+    try:
+        return parse_timestamp(data.decode()), ""
+    except Exception as error:  # the date's parser raises many kinds
+        return None, f"it holds no date ({error})"
