@@ -1,4 +1,4 @@
-"""The `autograder` command: build lessons, grade a class, list the checks."""
+"""The `autograder` command: build lessons, grade a class, report on it, list the checks."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ import sys
 from autograder import build, registry
 from autograder.failure import UnknownCheck
 from autograder.grading import grade
+from autograder.grading.report import command as report
 
 
 def _checks(arguments: argparse.Namespace) -> int:
@@ -39,6 +40,11 @@ def main(argv: list[str] | None = None) -> int:
     command = commands.add_parser("grade", help=text, description=text)
     grade.add_arguments(command)
     command.set_defaults(run=grade.run)
+
+    text = "say how a graded class did: points, mistakes, time, and whom to look at"
+    command = commands.add_parser("report", help=text, description=text)
+    report.add_arguments(command)
+    command.set_defaults(run=report.run)
 
     text = "list the checks with their grade ids and the mistakes that they name"
     command = commands.add_parser("checks", help=text, description=text)
