@@ -17,6 +17,7 @@ whom it is told on standard input.
 
 from autograder.nbgrader_bridge.collect import CollectSafely
 from autograder.nbgrader_bridge.course import (
+    Scores,
     directories,
     exercises,
     generate_assignment,
@@ -24,7 +25,9 @@ from autograder.nbgrader_bridge.course import (
     grades,
     open_course,
     parse_timestamp,
+    repairs,
     roster,
+    scores,
     withhold,
 )
 from autograder.nbgrader_bridge.redact import HIDDEN, RedactForFeedback
@@ -41,6 +44,7 @@ __all__ = [
     "RedactForFeedback",
     "RestoreCells",
     "SaveVerdicts",
+    "Scores",
     "ShowVerdicts",
     "SubmissionError",
     "SubmissionExporter",
@@ -51,6 +55,8 @@ __all__ = [
     "grades",
     "open_course",
     "parse_timestamp",
+    "repairs",
     "roster",
+    "scores",
     "withhold",
 ]

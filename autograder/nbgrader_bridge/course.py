@@ -3,6 +3,7 @@
 The working directory is the course's root, as for nbgrader's own commands.
 """
 
+import json
 import os
 import sys
 import traceback
@@ -13,6 +14,11 @@ from typing import Any
 from nbgrader import utils
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.apps import NbGrader, NbGraderAPI
+
+from autograder.nbgrader_bridge.restore import REPAIRS
+
+# Learner -> grade id -> (the judge's points, a person's points).
+Scores = dict[str, dict[str, tuple[float | None, float | None]]]
 
 
 def open_course(submitted_directory: str | None = None) -> NbGraderAPI:
@@ -75,6 +81,32 @@ def grades(api: NbGraderAPI, lesson: str, learner: str) -> dict[str, tuple[float
         }
 
 
+def scores(api: NbGraderAPI, lesson: str) -> Scores:
+    """Learner -> grade id -> (the judge's points, a person's points), None where there are none, for all submissions."""
+    with api.gradebook as gradebook:
+        try:
+            assignment = gradebook.find_assignment(lesson)
+        except MissingEntry:
+            return {}
+        return {
+            submission.student.id: {
+                grade.name: (grade.auto_score, grade.manual_score)
+                for notebook in submission.notebooks
+                for grade in notebook.grades
+            }
+            for submission in assignment.submissions
+        }
+
+
+def repairs(course: Path, lesson: str, learner: str) -> list[str]:
+    """What had to be put right in a submission before nbgrader could take it, in words, from its autograded notebook."""
+    path = course / "autograded" / learner / lesson / f"{lesson}.ipynb"
+    try:
+        return [str(line) for line in json.loads(path.read_text(encoding="utf-8"))["metadata"][REPAIRS]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
 def withhold(api: NbGraderAPI, lesson: str, learner: str) -> None:
     """Takes back what the gradebook holds of an earlier submission: the present one has no verdict.
 
@@ -107,7 +139,7 @@ def grade_one(lesson: str, learner: str, submitted_directory: str) -> dict[str, 
     try:
         api = open_course(submitted_directory)
         result = api.autograde(lesson, learner, force=True, create=True)
-        if result["success"]:
+        if result["success"] and os.environ.get("AUTOGRADER_FEEDBACK") != "0":
             step = "feedback"
             result = api.generate_feedback(lesson, learner, force=True)
         return {"ok": bool(result["success"]), "step": step, "log": _words(result)}

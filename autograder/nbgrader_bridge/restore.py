@@ -38,7 +38,12 @@ class RestoreCells(NbGraderPreprocessor):
                     )
                 continue
             repairs += _restore(cell, name, known[name])
-            present[name] = cell  # of several copies the last one counts, as in nbgrader's DeduplicateIds
+            if (
+                name in present
+            ):  # the last one counts; nbgrader leaves the others' metadata empty, and stops at that
+                present[name].metadata = NotebookNode()
+                repairs.append(f"cell {name} is there more than once; the last one counts")
+            present[name] = cell
         previous: str | None = None
         for name, spec in known.items():
             if name not in present:
