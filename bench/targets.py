@@ -1,0 +1,74 @@
+"""What the kernels are meant to reach on an H200, and whether a result does."""
+
+from dataclasses import dataclass
+from typing import Any
+
+DATA_SHEET_BYTES_PER_S = 4.8e12
+
+LEAD = 1.05  # times as fast as the best rival
+BANDWIDTH_SHARE = 0.92  # of the data sheet, where there is enough to read
+LARGE_KV_BYTES = 1e9
+PREFILL_8K_TFLOP = 600.0
+TRITON_LEAD = 5.0  # of the plain-Triton tier over vLLM's Triton kernel, in prefill
+FA3, VLLM_TRITON = "FlashAttention-3", "vLLM Triton"
+TRITON_TIER = "Triton tier"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One target in one case. got is None where a contender that it needs was not measured."""
+
+    case: str
+    what: str
+    wanted: float
+    got: float | None
+
+    @property
+    def met(self) -> bool:
+        return self.got is not None and self.got >= self.wanted
+
+
+def fastest(row: dict[str, Any], contenders: dict[str, Any], *, ours: bool) -> str | None:
+    """The fastest right output of ours, or of the peers that read the paged cache; None where there is none."""
+    names = [
+        name
+        for name, one in row["results"].items()
+        if one["right"] and contenders[name]["ours"] == ours and contenders[name]["paged"]
+    ]
+    return min(names, key=lambda name: row["results"][name]["us"], default=None)
+
+
+def verdicts(result: dict[str, Any]) -> list[Verdict]:
+    """Every target in every case that it is for."""
+    found = []
+    for row in result["cases"]:
+        found += _verdicts(row, result["contenders"])
+    return found
+
+
+def _verdicts(row: dict[str, Any], contenders: dict[str, Any]) -> list[Verdict]:
+    name, results = row["name"], row["results"]
+    ours = fastest(row, contenders, ours=True)
+    rival = fastest(row, contenders, ours=False)
+    if row["kind"] == "prefill":
+        rival = FA3 if FA3 in results else None
+
+    def lead(one: str | None, other: str | None) -> float | None:
+        if one is None or other is None or one not in results or other not in results:
+            return None
+        return results[other]["us"] / results[one]["us"]
+
+    found = [Verdict(name, f"times as fast as {rival or 'the best peer'}", LEAD, lead(ours, rival))]
+    if row["kind"] == "decode" and row["kv_bytes"] > LARGE_KV_BYTES:
+        share = results[ours]["tb_per_s"] * 1e12 / DATA_SHEET_BYTES_PER_S if ours else None
+        found.append(Verdict(name, "of the data sheet's 4.8 TB/s", BANDWIDTH_SHARE, share))
+    if name == "prefill 1 x 8k":
+        found.append(
+            Verdict(name, "TFLOP/s", PREFILL_8K_TFLOP, results[ours]["tflop_per_s"] if ours else None)
+        )
+    if row["kind"] == "prefill":
+        tier = next((one for one in results if contenders[one]["ours"] and TRITON_TIER in one), None)
+        found.append(
+            Verdict(name, "Triton tier, times as fast as vLLM's", TRITON_LEAD, lead(tier, VLLM_TRITON))
+        )
+    return found

@@ -1,0 +1,97 @@
+"""The table and the picture: what they say, and that those in the repository are made from the results beside them."""
+
+import json
+
+import matplotlib
+import pytest
+
+from bench import render, roofline, targets
+from bench.result_file import FORMAT, RESULTS
+from tests.bench.results import make_result
+
+RENDERED = [
+    path for path in sorted(RESULTS.glob("*.json")) if json.loads(path.read_text()).get("format") == FORMAT
+]
+
+
+@pytest.mark.parametrize("path", RENDERED, ids=lambda path: path.name)
+def test_what_is_committed_is_fresh(path):
+    result = json.loads(path.read_text())
+    assert path.with_suffix(".md").read_text() == render.as_markdown(result, path.stem), (
+        f"run: python -m bench.render {path.stem}"
+    )
+    picture = path.with_suffix(".svg").read_bytes()
+    if f"Matplotlib v{matplotlib.__version__}," in picture.decode():  # another version draws in other words
+        assert picture == roofline.as_svg(result), f"run: python -m bench.render {path.stem}"
+    for file in (path, path.with_suffix(".md"), path.with_suffix(".svg")):
+        assert file.stat().st_size < 1_000_000
+
+
+def cell(page: str, row: str, column: int) -> str:
+    line = next(line for line in page.splitlines() if line.startswith(f"| {row} |"))
+    return line.split("|")[column + 1].strip()
+
+
+def test_the_ratio_is_to_the_best_peer_that_reads_the_paged_cache():
+    page = render.as_markdown(make_result(ours=0.9, vllm=0.3, fa3=0.6, dense=0.95), "x")
+    assert cell(page, "decode 64 x 2k", 5) == "FlashAttention-3"
+    assert cell(page, "decode 64 x 2k", 6) == "1.50"
+    assert "- FlexAttention: there is a reason (every case)" in page
+    assert "held back by: power cap" in page
+
+
+def test_a_wrong_output_is_no_rival_and_not_ours():
+    result = make_result(ours=0.9, vllm=0.5, fa3=0.6)
+    for row in result["cases"]:
+        row["results"]["FlashAttention-3"]["right"] = False
+    page = render.as_markdown(result, "x")
+    assert cell(page, "decode 64 x 2k", 5) == "vLLM Triton"
+    for row in result["cases"]:
+        row["results"]["paged_attention"]["right"] = False
+    assert cell(render.as_markdown(result, "x"), "decode 64 x 2k", 6) == "–"
+
+
+def verdict(result, case, what):
+    return next(one for one in targets.verdicts(result) if one.case == case and what in one.what)
+
+
+def test_targets():
+    result = make_result(ours=0.95, vllm=0.1, fa3=0.9)
+    assert verdict(result, "decode 64 x 2k", "times as fast").got == pytest.approx(0.95 / 0.9)
+    assert verdict(result, "decode 64 x 2k", "times as fast").met
+    assert verdict(result, "decode 128 x 8k", "4.8 TB/s").got == pytest.approx(0.95)
+    assert verdict(result, "prefill 1 x 8k", "TFLOP/s").got == pytest.approx(760)
+    assert not verdict(make_result(ours=0.9, fa3=0.9), "2k queries on 16k", "FlashAttention-3").met
+    with pytest.raises(StopIteration):
+        verdict(result, "decode 64 x 2k", "4.8 TB/s")  # half a gigabyte
+
+
+def test_in_prefill_the_rival_is_flash_attention_3():
+    result = make_result(ours=0.8, vllm=0.9, fa3=0.5)
+    assert verdict(result, "prefill 1 x 8k", "FlashAttention-3").got == pytest.approx(1.6)
+
+
+def test_what_was_not_measured_is_not_met():
+    result = make_result(ours=0.9)
+    assert verdict(result, "decode 64 x 2k", "times as fast").got is None
+    assert not verdict(result, "decode 64 x 2k", "times as fast").met
+    assert "not measured" in render.as_markdown(result, "x")
+
+
+def test_an_empty_result_can_be_rendered():
+    result = make_result() | {"cases": []}
+    assert "## Targets" in render.as_markdown(result, "x")
+
+
+def test_the_picture_is_the_same_every_time_and_names_the_cases():
+    result = make_result(ours=0.9, fa3=0.6, dense=0.8)
+    picture = roofline.as_svg(result)
+    assert picture == roofline.as_svg(result)
+    for words in ("decode 128 ragged", "best paged peer", "800 TFLOP/s, matrix product"):
+        assert words in picture.decode()
+
+
+def test_an_unknown_name_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        render.main(["no-such-machine"])
+    assert "name: there is no" in capsys.readouterr().err

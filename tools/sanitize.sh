@@ -1,0 +1,43 @@
+#!/bin/sh
+# The kernels under NVIDIA's compute-sanitizer, on a machine with a GPU.
+#
+#   sh tools/sanitize.sh                         memcheck, the GPU suite's small cases
+#   sh tools/sanitize.sh racecheck               races in shared memory, fewer cases (it is slower)
+#   sh tools/sanitize.sh memcheck -k cascade     what follows the tool's name goes to pytest
+#
+# torch hands out pieces of large blocks, where a read past a tensor's end still hits memory that is its own. So its cache
+# is turned off: every tensor is an allocation, and a byte outside is an error. ptxas, which Triton starts, is not checked.
+#
+# Exit status: pytest's; 86 when the sanitizer found something; 2 when this machine has no sanitizer or no GPU.
+set -u
+cd "$(dirname "$0")/.."
+
+tool=${1:-memcheck}
+[ $# -gt 0 ] && shift
+python=${PYTHON:-python3}
+
+sanitizer=$(command -v compute-sanitizer)
+for place in "${CUDA_HOME:-/usr/local/cuda}"/bin/compute-sanitizer \
+    "$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"/nvidia/*/bin/compute-sanitizer; do
+    [ -z "$sanitizer" ] && [ -x "$place" ] && sanitizer=$place
+done
+if [ -z "$sanitizer" ]; then
+    echo "compute-sanitizer is not on this machine. It comes with the CUDA toolkit, or: pip install nvidia-cuda-sanitizer-api"
+    exit 2
+fi
+if "$python" -c 'import kernels, sys; sys.exit(not kernels.INTERPRET)'; then
+    echo "The sanitizer needs a CUDA GPU."
+    exit 2
+fi
+
+# One dtype is enough to see where a kernel reads and writes; caches of gigabytes and tests without a launch are left out.
+launches='not contract and not runtime and not reference and not block_pool'
+case $tool in
+memcheck) cases="$launches and not fp16 and not fp32 and not beyond" ;;
+*) cases='right and bf16 and (ragged or chunk or GQA or 80)' ;;
+esac
+[ $# -gt 0 ] || set -- -k "$cases"
+
+echo "$sanitizer --tool $tool, pytest $*"
+PYTORCH_NO_CUDA_MEMORY_CACHING=1 exec "$sanitizer" --tool "$tool" --target-processes application-only --error-exitcode 86 \
+    "$python" -m pytest tests/kernels -q -p no:cacheprovider "$@" -m "not slow"
