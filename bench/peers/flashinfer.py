@@ -101,7 +101,7 @@ def prepare_xqa(inputs: Inputs) -> Callable[[], torch.Tensor]:
     from flashinfer.xqa import xqa
 
     out = inputs.empty_output()
-    lengths = inputs.seq_lens[:, None].to(torch.uint32)
+    lengths = inputs.seq_lens[:, None].view(torch.uint32)
     semaphores = torch.zeros(len(case.requests) * case.num_kv_heads, dtype=torch.int32, device=inputs.device)
     workspace = shared_buffer(WORKSPACE_BYTES, inputs.device)
 
