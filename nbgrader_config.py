@@ -70,3 +70,5 @@ c.Autograde.autograde_preprocessors = [
     "nbgrader.preprocessors.CheckCellMetadata",
 ]
 c.GenerateFeedback.preprocessors.prepend(["autograder.nbgrader_bridge.RedactForFeedback"])
+# formgrader's pages and feedback: learners' text without scripts.
+c.HTMLExporter.filters = {"markdown2html": "autograder.nbgrader_bridge.pages.markdown2html"}

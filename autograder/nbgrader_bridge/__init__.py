@@ -17,7 +17,6 @@ whom it is told on standard input.
 
 from autograder.nbgrader_bridge.collect import CollectSafely
 from autograder.nbgrader_bridge.course import (
-    Scores,
     directories,
     exercises,
     generate_assignment,
@@ -25,14 +24,13 @@ from autograder.nbgrader_bridge.course import (
     grades,
     open_course,
     parse_timestamp,
-    repairs,
     roster,
-    scores,
     withhold,
 )
 from autograder.nbgrader_bridge.redact import HIDDEN, RedactForFeedback
 from autograder.nbgrader_bridge.restore import REPAIRS, RestoreCells
 from autograder.nbgrader_bridge.save import SaveVerdicts
+from autograder.nbgrader_bridge.scores import Scores, repairs, scores
 from autograder.nbgrader_bridge.show import ShowVerdicts
 from autograder.nbgrader_bridge.submission import JudgeSubmission, SubmissionError, SubmissionExporter
 

@@ -3,7 +3,6 @@
 The working directory is the course's root, as for nbgrader's own commands.
 """
 
-import json
 import os
 import sys
 import traceback
@@ -14,11 +13,6 @@ from typing import Any
 from nbgrader import utils
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.apps import NbGrader, NbGraderAPI
-
-from autograder.nbgrader_bridge.restore import REPAIRS
-
-# Learner -> grade id -> (the judge's points, a person's points).
-Scores = dict[str, dict[str, tuple[float | None, float | None]]]
 
 
 def open_course(submitted_directory: str | None = None) -> NbGraderAPI:
@@ -79,32 +73,6 @@ def grades(api: NbGraderAPI, lesson: str, learner: str) -> dict[str, tuple[float
             )
             for grade in notebook.grades
         }
-
-
-def scores(api: NbGraderAPI, lesson: str) -> Scores:
-    """Learner -> grade id -> (the judge's points, a person's points), None where there are none, for all submissions."""
-    with api.gradebook as gradebook:
-        try:
-            assignment = gradebook.find_assignment(lesson)
-        except MissingEntry:
-            return {}
-        return {
-            submission.student.id: {
-                grade.name: (grade.auto_score, grade.manual_score)
-                for notebook in submission.notebooks
-                for grade in notebook.grades
-            }
-            for submission in assignment.submissions
-        }
-
-
-def repairs(course: Path, lesson: str, learner: str) -> list[str]:
-    """What had to be put right in a submission before nbgrader could take it, in words, from its autograded notebook."""
-    path = course / "autograded" / learner / lesson / f"{lesson}.ipynb"
-    try:
-        return [str(line) for line in json.loads(path.read_text(encoding="utf-8"))["metadata"][REPAIRS]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
 
 
 def withhold(api: NbGraderAPI, lesson: str, learner: str) -> None:

@@ -6,6 +6,7 @@ from nbformat.notebooknode import NotebookNode
 from nbgrader.api import Gradebook
 from nbgrader.preprocessors import NbGraderPreprocessor
 
+from autograder.nbgrader_bridge.pages import as_text
 from autograder.nbgrader_bridge.redact import HIDDEN
 
 Resources = dict[str, Any]
@@ -36,6 +37,8 @@ class RestoreCells(NbGraderPreprocessor):
                     repairs.append(
                         "a cell with nbgrader metadata of no known cell is graded as an ordinary one"
                     )
+                if cell.cell_type == "raw":
+                    as_text(cell)
                 continue
             repairs += _restore(cell, name, known[name])
             if (

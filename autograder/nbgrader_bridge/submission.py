@@ -62,8 +62,8 @@ class SubmissionExporter(NotebookExporter):
 class JudgeSubmission(NbGraderPreprocessor):
     """First in `Autograde.sanitize_preprocessors`: gets the verdict on the submission, as it was handed in.
 
-    The verdict is in the journal. What the notebook takes along is its key there, over whatever a learner wrote in that
-    place, and each cell's name at the judge.
+    The verdict is in the journal. What the notebook takes along is its key there and each cell's name at the judge, in place
+    of all metadata that a learner can write, but nbgrader's, which RestoreCells puts right.
     """
 
     def preprocess(self, nb: NotebookNode, resources: Resources) -> tuple[NotebookNode, Resources]:
@@ -83,10 +83,9 @@ class JudgeSubmission(NbGraderPreprocessor):
         key = self._verdict(Path(course.root), source, lesson, info.pop("submitted"))
         names = _names_at_the_judge(nb, {cell["id"] for cell in lessons_cells})
         for cell, name in zip(nb.cells, names, strict=True):
-            cell.metadata.pop(MARK, None)
-            if name is not None:
-                cell.metadata[MARK] = name
-        nb.metadata[MARK] = key
+            meta = {"nbgrader": cell.metadata["nbgrader"]} if "nbgrader" in cell.metadata else {}
+            cell.metadata = NotebookNode(meta if name is None else {**meta, MARK: name})
+        nb.metadata = NotebookNode({MARK: key})
         return nb, resources
 
     def _verdict(self, course: Path, source: Path, lesson: str, submitted: bytes) -> str:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import nbformat
 import pytest
 from nbformat import NotebookNode
@@ -15,6 +16,7 @@ from nbformat import NotebookNode
 from autograder.judge.judgement import CheckResult, Judgement
 from autograder.nbgrader_bridge import RedactForFeedback
 from autograder.nbgrader_bridge.mends import read_timestamp
+from autograder.nbgrader_bridge.pages import as_text, markdown2html
 from autograder.nbgrader_bridge.save import NOTE
 from autograder.nbgrader_bridge.show import printed_outputs, verdict_outputs
 from autograder.nbgrader_bridge.submission import MARK
@@ -160,3 +162,75 @@ def test_nbgrader_itself_still_has_the_faults_that_are_mended(tmp_path: Path) ->
     command = [sys.executable, "-c", FAULTS]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines() == ["AttributeError", "ParserError", "['link']"]
+
+
+HOSTILE_TEXT = """\
+# Heading
+A **bold** word, `x < y`, $a < b$ and [a link](https://example.org).
+
+> quoted
+
+| a | b |
+| - | - |
+| 1 | 2 |
+
+<details><summary>fold</summary>inside</details>
+
+```python
+def f(x): return 1
+```
+
+![pasted](attachment:p.png)
+
+<script>hacked()</script>
+<img src=x onerror="hacked()"><svg onload="hacked()"></svg>
+<a href="javascript:hacked()">press</a> <a href="data:text/html,<script>hacked()</script>">press</a>
+[press](javascript:hacked) <iframe srcdoc="<script>hacked()</script>"></iframe>
+<input id="q" class="score" value="99"><span id="q" class="score tabbable">99</span>
+<style>body { display: none }</style><form action="/formgrader/api"></form>
+"""
+
+
+def test_markdown_keeps_its_form_and_loses_what_acts() -> None:
+    picture = {"p.png": {"image/png": "iVBORw0KGgo="}}
+    cell = nbformat.v4.new_markdown_cell(HOSTILE_TEXT, attachments=picture)
+    environment = jinja2.Environment()
+    environment.filters["markdown2html"] = markdown2html
+    page = environment.from_string("{{ cell.source | markdown2html }}").render(cell=cell)
+    for kept in (
+        "<h1>Heading",
+        "<strong>bold</strong>",
+        "x &lt; y",
+        "$a &lt; b$",
+        '<a href="https://example.org">a link</a>',
+        "<blockquote>",
+        "<td>1</td>",
+        "<details><summary>fold</summary>",
+        'class="k">def</span>',
+        'src="data:image/png;base64,iVBORw0KGgo="',
+    ):
+        assert kept in page
+    for gone in (
+        "<script",
+        "onerror",
+        "onload",
+        "<svg",
+        "javascript:",
+        "data:text",
+        "<iframe",
+        "<input",
+        "<style",
+    ):
+        assert gone not in page
+    assert " id=" not in page
+    assert "score" not in page.replace(">99<", "")
+    assert "<form" not in page
+
+
+def test_a_raw_cell_is_shown_as_text() -> None:
+    cell = nbformat.v4.new_raw_cell("<script>hacked()</script>\n\nmore")
+    as_text(cell)
+    environment = jinja2.Environment()
+    environment.filters["markdown2html"] = markdown2html
+    page = environment.from_string("{{ cell.source | markdown2html }}").render(cell=cell)
+    assert page.strip().startswith("<pre><code>&lt;script&gt;hacked()&lt;/script&gt;")
