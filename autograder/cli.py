@@ -5,7 +5,7 @@ import sys
 
 from autograder import build, registry
 from autograder.failure import UnknownCheck
-from autograder.grading import grade
+from autograder.grading import command as grading
 from autograder.grading.report import command as report
 
 
@@ -38,8 +38,8 @@ def main(argv: list[str] | None = None) -> int:
 
     text = "grade a class with nbgrader, write feedback, say who got what and why"
     command = commands.add_parser("grade", help=text, description=text)
-    grade.add_arguments(command)
-    command.set_defaults(run=grade.run)
+    grading.add_arguments(command)
+    command.set_defaults(run=grading.run)
 
     text = "say how a graded class did: points, mistakes, time, and whom to look at"
     command = commands.add_parser("report", help=text, description=text)

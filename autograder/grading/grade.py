@@ -1,259 +1,340 @@
-"""`autograder grade`: a whole class with nbgrader, and a table of who got what and why.
+"""`autograder grade`: a whole class judged, taken into nbgrader's gradebook, and a table of who got what and why.
 
-What one submission does never costs another its grade: its code runs in processes of its own, and one that cannot
-be graded is reported with its reason instead of a 0.
+Submissions are accepted, judged in parallel with each verdict journalled as it falls, taken into the gradebook, and shown. A
+grading that was killed at any point is gone on with by the same command: nothing is judged twice and nothing is lost. One
+submission never costs another anything, and one that cannot be graded is reported with its reason instead of a 0.
 """
 
-import argparse
+from __future__ import annotations
+
+import fcntl
 import hashlib
-import os
-import re
+import json
 import shutil
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import nbformat
 
 from autograder import nbgrader_bridge as bridge
 from autograder.build import write_instructor_notebook
+from autograder.grading import gradebook
 from autograder.grading.accept import Submission, accept_all
-from autograder.grading.process import GradingProcess
-from autograder.grading.reasons import NOT_GRADED, reason_for
+from autograder.grading.gradings import Gradings
+from autograder.grading.jobs import TIME_LIMIT, Done, Job, Setting, instructors_notebook
+from autograder.grading.journal import Journal, submission_key, write_whole
+from autograder.grading.judge_here import judge_here
+from autograder.grading.judging import outstanding, usable
+from autograder.grading.progress import watched
+from autograder.grading.results import Result, write_results
+from autograder.grading.rows import remember_shown, rows_of, with_changes
 from autograder.grading.table import Row, as_text, write_csv
+from autograder.judge.rebuild import Unreadable, rebuild
+from autograder.judge.sandbox import why_unavailable
 
-WORK = ".autograder"  # in the course's root: clean copies, and what was graded last
-TABLE = "grades.csv"
-TIME_LIMIT = 900.0
+WORK = Path(".autograder")  # in the course's root: clean copies, the journal, what was taken in and shown
+TABLE = Path("grades.csv")
+
+Judge = Callable[[Setting, list[Job]], Iterator[Done]]
 
 
 class GradingError(Exception):
     """A lesson cannot be graded at all, for a reason that is not in a submission."""
 
 
-def grade_lesson(
-    lesson: str, *, jobs: int = 2, force: bool = False, time_limit: float = TIME_LIMIT
-) -> list[Row]:
-    """Grades every submission of a lesson of the course in the working directory.
+@dataclass(frozen=True)
+class Options:
+    """How to grade. The defaults are those of `autograder grade`.
 
-    jobs: how many learners at a time. force: also those whose submission has not changed since it was graded.
-    time_limit: seconds for one submission. Returns a row for each learner and exercise, sorted by learner.
-    Raises GradingError if the lesson itself is at fault.
+    submissions: a folder in place of the course's own submitted one; only its learners are graded. jobs: submissions at a
+    time. force: judge again what the journal has. learners, exercises: judge these again, and nothing else if learners are
+    named. unsafe: grade without a sandbox where none can be made. into_gradebook, feedback: what nbgrader does. out: where
+    the results go as JSON. judge: who judges; the processes of this machine by default.
     """
+
+    submissions: Path | None = None
+    jobs: int = 2
+    force: bool = False
+    learners: tuple[str, ...] = ()
+    exercises: tuple[str, ...] = ()
+    unsafe: bool = False
+    into_gradebook: bool = True
+    feedback: bool = True
+    time_limit: float = TIME_LIMIT
+    out: Path | None = None
+    judge: Judge | None = None
+
+    @property
+    def asked(self) -> str:
+        """What tells this grading from others: a killed one is gone on with by the same request."""
+        folder = "" if self.submissions is None else str(self.submissions.resolve())
+        return json.dumps([self.force, sorted(self.learners), sorted(self.exercises), self.unsafe, folder])
+
+    @property
+    def again(self) -> bool:
+        """Whether verdicts that the journal has are to be replaced."""
+        return self.force or bool(self.learners) or bool(self.exercises)
+
+
+def grade_lesson(lesson: str, options: Options | None = None) -> list[Row]:
+    """Grades the submissions of a lesson of the course in the working directory, and prints and writes the table.
+
+    Returns a row for each learner and exercise, sorted by learner. Raises GradingError if the lesson itself is at fault.
+    """
+    options = options or Options()
     course = Path.cwd()
+    with _alone(course):
+        return _grade(course, lesson, options)
+
+
+def _grade(course: Path, lesson: str, options: Options) -> list[Row]:
     api = bridge.open_course()
     folders = bridge.directories(api)
-    stamp = _prepare(lesson, api, folders["source"])
-    exercises = bridge.exercises(api, lesson)
+    notebook = _prepare(course, lesson, api if options.into_gradebook else None)
+    exercises, tests = _graded_cells(notebook, options)
     if not exercises:
         raise GradingError(f"{lesson} has no graded cell.")
+    results = _accepted(course, lesson, api, options, notebook)
 
-    accepted = course / WORK / "submitted"
-    submissions = accept_all(
-        folders["submitted"], lesson, accepted, bridge.parse_timestamp, bridge.roster(api)
-    )
-    if not submissions:
-        raise GradingError(f"no submissions: {folders['submitted']} is empty. nbgrader collect fills it.")
+    gradings = Gradings(course, lesson)
+    grading, begun = gradings.begin(options.asked)
+    if begun:
+        print(f"{lesson}: going on with grading {grading}, which was not finished", file=sys.stderr)
+    setting = Setting(course, lesson, grading, options.unsafe, options.time_limit)
+    _judge_all(setting, results, options)
 
-    idle: SimpleQueue[GradingProcess] = SimpleQueue()
-    processes = [GradingProcess(lesson, accepted, jobs=jobs, time_limit=time_limit) for _ in range(jobs)]
-    for process in processes:
-        idle.put(process)
+    scores: bridge.Scores = {}
+    if options.into_gradebook:
+        scores = _take_in_all(setting, api, folders, results, options)
+    rows = rows_of(setting, results, exercises, scores, options.into_gradebook)
+    rows = with_changes(course, lesson, rows)
 
-    def grade(submission: Submission) -> tuple[str | None, str]:
-        """Returns why there is no verdict, or None, and a note."""
-        record = course / WORK / "graded" / lesson / f"{submission.learner}.json"
-        if submission.refused is None:
-            key = f"{stamp} {submission.digest}"
-            result = folders["autograded"] / submission.learner / lesson / f"{lesson}.ipynb"
-            if not force and result.exists() and _read(record) == key:
-                return None, ""
-            record.unlink(missing_ok=True)
-            process = idle.get()
-            try:
-                failure, note = _verdict(process, submission.learner, time_limit)
-            finally:
-                idle.put(process)
-            if failure is None:
-                record.parent.mkdir(parents=True, exist_ok=True)
-                record.write_text("" if note else key, encoding="utf-8")
-                return None, note
-        else:
-            failure = submission.refused
-            record.unlink(missing_ok=True)
-        for step in ("autograded", "feedback"):
-            shutil.rmtree(folders[step] / submission.learner / lesson, ignore_errors=True)
-        return failure, ""
-
-    try:
-        with ThreadPoolExecutor(jobs) as pool:
-            outcomes = list(pool.map(grade, submissions))
-    finally:
-        for process in processes:
-            process.close()
-    rows: list[Row] = []
-    for submission, (failure, note) in zip(submissions, outcomes, strict=True):
-        if failure is not None:
-            bridge.withhold(api, lesson, submission.learner)
-            rows += [
-                Row(lesson, submission.learner, name, None, points, NOT_GRADED, "", failure, "")
-                for name, points in exercises.items()
-            ]
-            continue
-        path = folders["autograded"] / submission.learner / lesson / f"{lesson}.ipynb"
-        notes = [*submission.notes, *([note] if note else [])]
-        got = bridge.grades(api, lesson, submission.learner)
-        rows += _rows(lesson, submission.learner, notes, exercises, got, path)
+    print(f"{lesson}\n{as_text(rows, shutil.get_terminal_size((160, 24)).columns)}\n")
+    changed = sum(row.was is not None for row in rows)
+    if changed:
+        print(f"{changed} results are not what the last table said; `was` says what that was.\n")
+    write_csv(rows, TABLE, whole_lesson=not options.learners and options.submissions is None)
+    if options.out is not None:
+        write_results(options.out, lesson, grading, results, tests)
+    remember_shown(course, lesson, rows)
+    gradings.finish(options.asked)
     return rows
 
 
-def _prepare(lesson: str, api: Any, source: Path) -> str:
-    """Brings the gradebook's lesson up to date. Returns a stamp that changes when verdicts may change."""
-    notebook = source / lesson / f"{lesson}.ipynb"
-    script = source / f"{lesson}.py"
+@contextmanager
+def _alone(course: Path) -> Iterator[None]:
+    """One grading at a time in a course. The lock goes with the process, however that ends."""
+    (course / WORK).mkdir(exist_ok=True)
+    with (course / WORK / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise GradingError("another `autograder grade` is at work in this course.") from None
+        yield
+
+
+# The lesson
+
+
+def _prepare(course: Path, lesson: str, api: Any) -> nbformat.NotebookNode:
+    """The instructor's notebook; with nbgrader's `api` the gradebook's lesson is brought up to date as well."""
+    script = course / "source" / f"{lesson}.py"
+    path = instructors_notebook(course, lesson)
     if script.exists():
         try:
-            write_instructor_notebook(source.parent, lesson)
+            write_instructor_notebook(course, lesson)
         except ValueError as error:
             raise GradingError(str(error)) from error
-    if not notebook.exists():
-        raise GradingError(f"there is no lesson {lesson}: neither {script} nor {notebook} exists.")
-    digest = hashlib.sha256(notebook.read_bytes())
-    record = Path(WORK) / "graded" / f"{lesson}.source"
-    if bridge.exercises(api, lesson) is None or _read(record) != digest.hexdigest():
-        problem = bridge.generate_assignment(api, lesson)
-        if problem is not None:
-            raise GradingError(f"nbgrader could not generate {lesson}:\n{problem}")
-        record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(digest.hexdigest(), encoding="utf-8")
-    # A change to the checks changes verdicts too.
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+    if not path.exists():
+        raise GradingError(f"there is no lesson {lesson}: neither {script} nor {path} exists.")
+    if api is not None:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        record = course / gradebook.RECORDS / f"{lesson}.source"
+        if bridge.exercises(api, lesson) is None or _read(record) != digest:
+            problem = bridge.generate_assignment(api, lesson)
+            if problem is not None:
+                raise GradingError(f"nbgrader could not generate {lesson}:\n{problem}")
+            record.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(record, digest)
+    return nbformat.read(path, as_version=4)
+
+
+def _graded_cells(
+    notebook: nbformat.NotebookNode, options: Options
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Grade id -> points of all graded cells, in order, and of those that the judge tests."""
+    exercises, tests = {}, {}
+    for cell in notebook.cells:
+        meta = cell.metadata.get("nbgrader", {})
+        if meta.get("grade") or meta.get("task"):
+            exercises[meta["grade_id"]] = float(meta["points"])
+            if cell.cell_type == "code" and meta.get("grade") and not meta.get("solution"):
+                tests[meta["grade_id"]] = float(meta["points"])
+    for name in options.exercises:
+        if name not in tests:
+            raise GradingError(f"--exercise: expected one of {', '.join(tests)}, got {name}")
+    return exercises, tests
+
+
+# The submissions
+
+
+def _accepted(
+    course: Path, lesson: str, api: Any, options: Options, notebook: nbformat.NotebookNode
+) -> list[Result]:
+    """Every submission in scope as a clean copy, with its key in the journal."""
+    submitted = options.submissions or bridge.directories(api)["submitted"]
+    known = bridge.roster(api) if options.into_gradebook and options.submissions is None else set()
+    submissions = accept_all(submitted, lesson, course / WORK / "submitted", bridge.parse_timestamp, known)
+    if not submissions:
+        raise GradingError(
+            f"no submissions: {submitted} is empty. It holds LEARNER/{lesson}/{lesson}.ipynb; nbgrader collect fills it."
+        )
+    if options.learners:
+        names = {submission.learner for submission in submissions}
+        unknown = sorted(set(options.learners) - names)
+        if unknown:
+            raise GradingError(f"--learner: expected a learner in {submitted}, got {unknown[0]}")
+        submissions = [one for one in submissions if one.learner in options.learners]
+    results = []
+    for submission in submissions:
+        result = Result(submission)
+        if submission.refused is None:
+            try:
+                rebuilt = rebuild(notebook, _clean_copy(course, lesson, submission.learner).read_bytes())
+            except Unreadable as error:
+                result.submission = Submission(submission.learner, refused=str(error))
+            else:
+                result.key = submission_key(rebuilt)
+                result.sources = {cell.name: cell.source for cell in rebuilt.cells}
+        results.append(result)
+    return results
+
+
+def _clean_copy(course: Path, lesson: str, learner: str) -> Path:
+    return course / WORK / "submitted" / learner / lesson / f"{lesson}.ipynb"
+
+
+# Judging
+
+
+def _judge_all(setting: Setting, results: list[Result], options: Options) -> None:
+    """Gives every result its entry. Equal submissions are judged once, and what the journal has is not judged at all."""
+    journal = Journal(setting.course, setting.lesson)
+    jobs: dict[str, Job] = {}
+    for result in results:
+        if result.refused or result.key in jobs:
+            continue
+        known = usable(journal.read(result.key), unsafe=options.unsafe)
+        only = None
+        if known is not None:
+            asked = frozenset(options.exercises) or frozenset(known.judgement.checks)
+            prevented = {name for name, check in known.judgement.checks.items() if check.points is None}
+            wanted = asked if options.again else frozenset()
+            only = outstanding(known, setting.grading, wanted | prevented)
+            if not only:
+                continue
+        path = _clean_copy(setting.course, setting.lesson, result.submission.learner)
+        jobs[result.key] = Job(result.key, path, only)
+    failures = {}
+    if jobs:
+        if options.judge is None and not options.unsafe and (reason := why_unavailable()) is not None:
+            raise GradingError(
+                f"learners' code cannot be isolated on this machine: {reason}. --unsafe grades without isolation: their "
+                "code can then read and change what you can, its own points included, and every verdict says so."
+            )
+        judged = (
+            judge_here(setting, list(jobs.values()), options.jobs)
+            if options.judge is None
+            else options.judge(setting, list(jobs.values()))
+        )
+        for done in watched(judged, len(jobs), "judged"):
+            failures[done.job.key] = done.failure
+    for result in results:
+        if not result.refused:
+            result.entry = usable(journal.read(result.key), unsafe=options.unsafe)
+            result.failure = failures.get(result.key, "")
+            if result.entry is None:
+                result.failure = result.failure or "there is no verdict"
+
+
+# The gradebook
+
+
+def _take_in_all(
+    setting: Setting, api: Any, folders: dict[str, Path], results: list[Result], options: Options
+) -> bridge.Scores:
+    """Brings the gradebook up to date with the results. Returns what it holds then."""
+    course, lesson = setting.course, setting.lesson
+    stamp = _stamp(course, lesson)
+    scores = bridge.scores(api, lesson)
+    wanted = []
+    for result in results:
+        learner = result.submission.learner
+        if result.entry is None:
+            gradebook.forget(course, lesson, learner)
+            for step in ("autograded", "feedback"):
+                shutil.rmtree(folders[step] / learner / lesson, ignore_errors=True)
+            bridge.withhold(api, lesson, learner)
+            continue
+        item = gradebook.Import(learner, gradebook.digest_of(stamp, result.submission.digest, result.entry))
+        there = (folders["autograded"] / learner / lesson / f"{lesson}.ipynb").exists()
+        if options.feedback:
+            there = there and (folders["feedback"] / learner / lesson / f"{lesson}.html").exists()
+        if not (
+            there
+            and _disagreement(result, scores) == ""
+            and gradebook.is_taken_in(course, lesson, item, feedback=options.feedback)
+        ):
+            wanted.append(item)
+    if wanted:
+        done = gradebook.take_in(
+            course,
+            lesson,
+            course / WORK / "submitted",
+            wanted,
+            processes=options.jobs,
+            feedback=options.feedback,
+            grading=setting.grading,
+            unsafe=options.unsafe,
+        )
+        by_learner = {result.submission.learner: result for result in results}
+        for learner, failure in watched(done, len(wanted), "taken into the gradebook"):
+            if failure:
+                by_learner[learner].failure = failure
+    scores = bridge.scores(api, lesson)
+    for result in results:
+        if result.entry is not None and (problem := _disagreement(result, scores)):
+            gradebook.forget(course, lesson, result.submission.learner)
+            result.failure = result.failure or problem
+    return scores
+
+
+def _disagreement(result: Result, scores: bridge.Scores) -> str:
+    """Where the gradebook does not hold the verdict's points, or ""."""
+    held = scores.get(result.submission.learner, {})
+    assert result.entry is not None
+    for name, check in result.entry.judgement.checks.items():
+        auto, _ = held.get(name, (None, None))
+        if name not in held or auto != check.points:
+            return f"the gradebook holds {auto} for {name}, and the verdict is {check.points}"
+    return ""
+
+
+def _stamp(course: Path, lesson: str) -> str:
+    """Changes when the gradebook and the feedback may show the same verdict in another way."""
+    digest = hashlib.sha256(instructors_notebook(course, lesson).read_bytes())
+    configuration = course / "nbgrader_config.py"
+    if configuration.exists():
+        digest.update(configuration.read_bytes())
+    for path in sorted(Path(bridge.__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def _verdict(process: GradingProcess, learner: str, time_limit: float) -> tuple[str | None, str]:
-    """Has one submission graded. Returns why there is no verdict, or None, and a note on the verdict, or "".
-
-    What fails for the machine's sake (a busy gradebook, a kernel that did not start) is tried once more.
-    """
-    failure = ""
-    for _ in range(2):
-        result = process.grade(learner)
-        if result["ok"]:
-            return None, ""
-        if result.get("expired"):
-            return f"grading took longer than {time_limit:.0f} s and was stopped", ""
-        failure = _telling(result["log"])
-    if result["step"] == "feedback":
-        return None, f"no feedback could be written: {failure}"
-    return f"{result['step']} failed: {failure}", ""
-
-
-def _telling(log: str) -> str:
-    """The line of nbgrader's log that says most: a traceback's last, "module.SomeError: what happened"."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
-    causes = [line for line in errors if "NbGraderException" not in line]
-    return (causes or errors or lines or ["no reason was given"])[-1][:300]
-
-
-def _rows(
-    lesson: str,
-    learner: str,
-    notes: list[str],
-    exercises: dict[str, float],
-    grades: dict[str, tuple[float | None, bool]],
-    path: Path,
-) -> Iterator[Row]:
-    """A graded submission's rows: points from the gradebook, reasons from the autograded notebook at `path`."""
-    notebook = nbformat.read(path, as_version=4)
-    text = "; ".join([*notes, *(str(line) for line in notebook.metadata.get(bridge.REPAIRS, []))])
-    for name, most in exercises.items():
-        points, _ = grades.get(name, (None, True))
-        why = reason_for(notebook.cells, name, points, most)
-        yield Row(lesson, learner, name, points, most, why.status, why.misconception, why.text, text)
-
-
 def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
-
-
-def default_jobs() -> int:
-    """One submission for each core, at most four: more do not help one SQLite gradebook."""
-    return min(len(os.sched_getaffinity(0)), 4)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `autograder grade`."""
-    add = parser.add_argument
-    add("lessons", nargs="*", metavar="LESSON", help="such as 01_warm_up; all in source/ by default")
-    add(
-        "--course-dir",
-        type=Path,
-        metavar="DIR",
-        help="nbgrader's course root, where it is not the current folder",
-    )
-    add("--jobs", type=int, default=default_jobs(), metavar="N", help="learners at a time (here %(default)s)")
-    add("--force", action="store_true", help="also grade what has not changed since it was graded")
-    add("--time-limit", type=float, default=TIME_LIMIT, metavar="S", help="seconds a learner (%(default)g)")
-    add(
-        "--sample-class", action="store_true", help="make a sample class in build/sample_class and grade that"
-    )
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Does what `arguments` say.
-
-    Returns 0 when every learner has a verdict or a recorded reason, 1 when a lesson could not be graded at all, 2 for
-    arguments that make no sense.
-    """
-    if arguments.jobs < 1:
-        return _refuse(f"--jobs: expected at least 1, got {arguments.jobs}")
-    course = arguments.course_dir or Path()
-    if arguments.sample_class:
-        from autograder.grading import sample_class
-
-        course = sample_class.make()
-    if not course.is_dir():
-        return _refuse(f"--course-dir: {course} is not a folder")
-    os.chdir(course)
-    lessons = arguments.lessons or sorted({path.stem for path in Path("source").glob("[0-9]*")})
-    if not lessons:
-        return _refuse(f"there is no lesson in {Path('source').resolve()}")
-    rows: list[Row] = []
-    status = 0
-    for lesson in lessons:
-        try:
-            graded = grade_lesson(
-                lesson, jobs=arguments.jobs, force=arguments.force, time_limit=arguments.time_limit
-            )
-        except GradingError as error:
-            print(f"{lesson}: {error}", file=sys.stderr)
-            status = 1
-            continue
-        print(f"{lesson}\n{as_text(graded, shutil.get_terminal_size((160, 24)).columns)}\n")
-        rows += graded
-    if rows:
-        write_csv(rows, Path(TABLE))
-        learners = {row.learner for row in rows}
-        print(f"{len(learners)} learners, {len(rows)} results: {Path(TABLE).resolve()}")
-    return status
-
-
-def _refuse(message: str) -> int:
-    print(message, file=sys.stderr)
-    return 2
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m autograder.grading.grade", description=__doc__)
-    add_arguments(parser)
-    return run(parser.parse_args(argv))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,8 +1,9 @@
 """The journal: each verdict is on disk as soon as it falls, so a killed grading loses nothing and judges nothing twice.
 
 One file for a submission's content in `.autograder/journal/LESSON/`, `KEY.json`. The key is made of all that a verdict
-depends on: the cells that run, in the lesson's own words and the learner's, and the code that judges them. A file is complete
-or absent, never half written.
+depends on: the cells that run, in the lesson's own words and the learner's, and the code that judges them. Beside it lies
+`KEY.ipynb`, what was judged without its outputs: a verdict can be replayed when the learner has long handed in something else.
+A file is complete or absent, never half written.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class Entry:
 
     grading: the public number of the grading that it fell in (`autograder.grading.secret`). device: where the kernels ran,
     `kernels.runtime.describe()`. sandbox: "bubblewrap", or "none" for a grading with --unsafe. moment: when, ISO 8601 UTC.
+    earlier: the tests whose result is kept from an earlier grading, with its number: the others were judged again alone.
     """
 
     key: str
@@ -41,6 +43,11 @@ class Entry:
     sandbox: str
     moment: str
     judgement: Judgement
+    earlier: Mapping[str, int] = field(default_factory=dict)
+
+    def grading_of(self, test: str) -> int:
+        """The number of the grading that a test's result fell in."""
+        return self.earlier.get(test, self.grading)
 
     @property
     def is_final(self) -> bool:
@@ -81,9 +88,18 @@ class Journal:
         """The entry with this key; None where there is none, or none that can be read."""
         return read_entry(self.path(key))
 
-    def write(self, entry: Entry) -> None:
-        """Puts an entry in its place, over an earlier one: whole or, if the machine stops, not at all."""
+    def submission(self, key: str) -> Path:
+        """Where the submission lies that the entry with this key is about."""
+        return self.folder / f"{key}.ipynb"
+
+    def write(self, entry: Entry, submitted: bytes) -> None:
+        """Puts an entry in its place, over an earlier one: whole or, if the machine stops, not at all.
+
+        submitted: what was judged, the bytes of a notebook file.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.submission(entry.key).exists():
+            write_whole(self.submission(entry.key), _sources_of(submitted))
         write_whole(self.path(entry.key), json.dumps(_to_json(entry), indent=1) + "\n")
 
     def entries(self) -> Iterator[Entry]:
@@ -114,6 +130,24 @@ def write_whole(path: Path, text: str) -> None:
         new.unlink(missing_ok=True)
 
 
+def _sources_of(submitted: bytes) -> str:
+    """A notebook with the cells' texts and what they are called, and nothing else of the notebook `submitted`."""
+    cells = []
+    for cell in json.loads(submitted)["cells"]:
+        if not isinstance(cell, dict):
+            continue
+        metadata = cell.get("metadata")
+        nbgrader = metadata.get("nbgrader") if isinstance(metadata, dict) else None
+        grade_id = nbgrader.get("grade_id") if isinstance(nbgrader, dict) else None
+        kept = {name: cell[name] for name in ("id", "cell_type", "source") if name in cell}
+        kept["metadata"] = {} if grade_id is None else {"nbgrader": {"grade_id": grade_id}}
+        if cell.get("cell_type") == "code":
+            kept |= {"outputs": [], "execution_count": None}
+        cells.append(kept)
+    notebook = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(notebook, indent=1) + "\n"
+
+
 def _to_json(entry: Entry) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
@@ -123,6 +157,7 @@ def _to_json(entry: Entry) -> dict[str, Any]:
         "device": entry.device,
         "sandbox": entry.sandbox,
         "moment": entry.moment,
+        "earlier": dict(entry.earlier),
         "judgement": entry.judgement.to_json(),
     }
 
@@ -131,4 +166,7 @@ def _from_json(found: dict[str, Any]) -> Entry:
     if found["schema"] != SCHEMA:
         raise ValueError(f"schema: expected {SCHEMA}, got {found['schema']!r}")
     names = ("key", "lesson", "grading", "device", "sandbox", "moment")
-    return Entry(**{name: found[name] for name in names}, judgement=Judgement.from_json(found["judgement"]))
+    judgement = Judgement.from_json(found["judgement"])
+    return Entry(
+        **{name: found[name] for name in names}, judgement=judgement, earlier=found.get("earlier", {})
+    )

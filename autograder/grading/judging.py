@@ -9,15 +9,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from nbformat import NotebookNode
 
 from autograder.grading.journal import Entry, Journal, submission_key
 from autograder.grading.secret import hidden_seed, read_or_make
-from autograder.judge.judge import Judge
 from autograder.judge.rebuild import rebuild
-from kernels import runtime
+from autograder.judge.sandbox import Limits
+
+if TYPE_CHECKING:
+    from autograder.judge.judge import Judge
 
 SECRET = Path(".autograder") / "secret"  # in the course's root
 
@@ -26,7 +28,9 @@ SECRET = Path(".autograder") / "secret"  # in the course's root
 class Judging:
     """Judges submissions of one lesson into its journal, one after the other.
 
-    The judge, its sandbox and a warm parent are made for the first submission that needs them.
+    The judge, its sandbox and a warm parent are made for the first submission that needs them; until then torch is not
+    loaded either. grading: the public number of the grading that new verdicts fall in. seed: of its hidden cases, where the
+    instructor's secret is on another machine.
     """
 
     course: Path
@@ -34,6 +38,8 @@ class Judging:
     notebook: NotebookNode
     grading: int
     unsafe: bool = False
+    limits: Limits | None = None
+    seed: int | None = None
     _judge: Judge | None = None
 
     def __post_init__(self) -> None:
@@ -42,21 +48,32 @@ class Judging:
     def verdict(self, submitted: bytes, *, force: bool = False, only: frozenset[str] | None = None) -> Entry:
         """The verdict on a submission, the bytes of its notebook file.
 
-        force: judge it again though the journal has it. only: judge just the tests with these grade ids again, and keep
-        what the journal has of the others. Raises `autograder.judge.rebuild.Unreadable` where it is no notebook,
-        SandboxUnavailable, SandboxLost.
+        force: judge it again though the journal has it. only: judge the tests with these grade ids again, and keep what the
+        journal has of the others. `outstanding` says what that means for a test. An earlier result outlives a failure of
+        the machine. Raises `autograder.judge.rebuild.Unreadable` where it is no notebook, SandboxUnavailable, SandboxLost.
         """
         key = submission_key(rebuild(self.notebook, submitted))
-        known = self.journal.read(key)
-        if known is not None and known.sandbox == "none" and not self.unsafe:
-            known = None  # a verdict that the learner's code could have forged
-        if known is not None and known.is_final and not force and only is None:
-            return known
+        known = usable(self.journal.read(key), unsafe=self.unsafe)
+        tests = None
+        if known is not None:
+            asked = frozenset(known.judgement.checks) if force and only is None else only or frozenset()
+            tests = outstanding(known, self.grading, asked)
+            if not tests:
+                return known
         judge = self._open()
-        judgement = judge.judge(submitted, only=only if known is not None else None)
-        if known is not None and only is not None:
-            checks = {**known.judgement.checks, **judgement.checks}
+        judgement = judge.judge(submitted, only=tests)
+        earlier: dict[str, int] = {}
+        if known is not None:
+            checks = dict(known.judgement.checks)
+            for name, result in checks.items():
+                new = judgement.checks.get(name)
+                if new is not None and (new.points is not None or result.points is None):
+                    checks[name] = new
+                elif known.grading_of(name) != self.grading:
+                    earlier[name] = known.grading_of(name)
             judgement = replace(judgement, checks=checks)
+        from kernels import runtime
+
         entry = Entry(
             key,
             self.lesson,
@@ -65,14 +82,19 @@ class Judging:
             judge.sandbox_name,
             datetime.now(UTC).isoformat(timespec="seconds"),
             judgement,
+            earlier,
         )
-        self.journal.write(entry)
+        self.journal.write(entry, submitted)
         return entry
 
     def _open(self) -> Judge:
         if self._judge is None:
-            seed = hidden_seed(read_or_make(self.course / SECRET), self.lesson, self.grading)
-            self._judge = Judge(self.notebook, seed=seed, unsafe=self.unsafe)
+            from autograder.judge.judge import Judge
+
+            seed = self.seed
+            if seed is None:
+                seed = hidden_seed(read_or_make(self.course / SECRET), self.lesson, self.grading)
+            self._judge = Judge(self.notebook, self.limits, seed=seed, unsafe=self.unsafe)
         return self._judge
 
     def close(self) -> None:
@@ -87,3 +109,22 @@ class Judging:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def usable(entry: Entry | None, *, unsafe: bool) -> Entry | None:
+    """The entry, unless the learner's code could have forged it: a verdict without a sandbox counts with --unsafe only."""
+    return None if entry is not None and entry.sandbox == "none" and not unsafe else entry
+
+
+def outstanding(known: Entry, grading: int, asked: frozenset[str]) -> frozenset[str]:
+    """The tests of a known verdict that are to be judged in this grading: those asked for, and those without points.
+
+    What has points from this very grading is not judged in it once more, so one that was killed goes on where it was; and
+    what the machine prevented in it is tried again only when it is asked for.
+    """
+    return frozenset(
+        name
+        for name, result in known.judgement.checks.items()
+        if (name in asked and (result.points is None or known.grading_of(name) != grading))
+        or (result.points is None and known.grading_of(name) != grading)
+    )

@@ -1,15 +1,20 @@
 """The table of a graded class: as CSV for a spreadsheet and as text for a terminal."""
 
 import csv
+import io
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from autograder.grading.journal import write_whole
 from autograder.grading.reasons import NOT_GRADED
 
 
 @dataclass(frozen=True)
 class Row:
-    """One learner's result in one exercise. `points` is None where there is no verdict: never a silent 0."""
+    """One learner's result in one exercise.
+
+    points is None where there is no verdict: never a silent 0. was: the points of the last table, where they were others.
+    """
 
     lesson: str
     learner: str
@@ -20,29 +25,40 @@ class Row:
     misconception: str
     reason: str
     notes: str
+    was: float | None = None
 
 
-def write_csv(rows: list[Row], path: Path) -> None:
+def write_csv(rows: list[Row], path: Path, *, whole_lesson: bool = True) -> None:
     """One line for each learner and exercise; lines of lessons that `rows` does not hold stay.
 
-    A text that a spreadsheet would take for a formula is quoted.
+    whole_lesson: False keeps the lines of a lesson's other learners as well. A text that a spreadsheet would take for a
+    formula is quoted.
     """
-    graded = {row.lesson for row in rows}
+    names = [field.name for field in fields(Row)]
+    replaced = {_place(asdict(row), whole_lesson) for row in rows}
     kept: list[dict[str, str]] = []
     if path.exists():
         with path.open(encoding="utf-8", newline="") as file:
-            kept = [line for line in csv.DictReader(file) if line.get("lesson") not in graded]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(kept)
-        for row in rows:
-            values = asdict(row)
-            values["points"] = "" if row.points is None else f"{row.points:g}"
-            values["max_points"] = f"{row.max_points:g}"
-            writer.writerow(
-                {key: f"'{v}" if v.startswith(("=", "+", "-", "@")) else v for key, v in values.items()}
-            )
+            kept = [line for line in csv.DictReader(file) if _place(line, whole_lesson) not in replaced]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names, extrasaction="ignore", restval="")
+    writer.writeheader()
+    writer.writerows(kept)
+    for row in rows:
+        values = asdict(row)
+        for name in ("points", "max_points", "was"):
+            values[name] = "" if values[name] is None else f"{values[name]:g}"
+        writer.writerow({name: _quoted(value) for name, value in values.items()})
+    write_whole(path, text.getvalue())
+
+
+def _place(line: dict[str, str], whole_lesson: bool) -> tuple[str, str]:
+    learner = line.get("learner", "")
+    return line.get("lesson", ""), "" if whole_lesson else learner.removeprefix("'")
+
+
+def _quoted(value: str) -> str:
+    return f"'{value}" if value.startswith(("=", "+", "-", "@")) else value
 
 
 def as_text(rows: list[Row], width: int) -> str:
@@ -61,12 +77,16 @@ def as_text(rows: list[Row], width: int) -> str:
     lines = [line("learner", "exercise", "points", "max", "reason")]
     for learner, own in by_learner.items():
         total = sum(row.max_points for row in own)
-        if all(row.status == NOT_GRADED for row in own):
-            lines.append(line(learner, "all", "–", f"{total:g}", f"not graded: {own[0].reason}"))
+        if all(row.status in NOT_GRADED for row in own) and len({row.reason for row in own}) == 1:
+            was = sum(row.was or 0.0 for row in own)
+            before = f"was {was:g}; " if any(row.was is not None for row in own) else ""
+            lines.append(line(learner, "all", "–", f"{total:g}", before + own[0].reason))
             continue
         for i, row in enumerate(own):
             points = "–" if row.points is None else f"{row.points:g}"
             reason = f"{row.misconception}: {row.reason}" if row.misconception else row.reason
+            if row.was is not None:
+                reason = f"was {row.was:g}; {reason}".removesuffix("; ")
             lines.append(line(learner if i == 0 else "", row.exercise, points, f"{row.max_points:g}", reason))
         got = sum(row.points or 0.0 for row in own)
         lines.append(

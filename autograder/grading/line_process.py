@@ -1,0 +1,137 @@
+"""A helper process that is asked one question a line, and is replaced when it hangs or ends.
+
+Starting one takes seconds of processor time (torch, a sandbox; or nbgrader), so it is used for many submissions. Its death
+costs at most the answer in hand.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+
+class Ended(Exception):
+    """The process ended, or had to be ended, before it answered."""
+
+
+class LineProcess:
+    """Answers one question at a time, both as JSON. It is started for the first, and again after it has ended."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._command = list(command)
+        self._environment = dict(environment)
+        self._process: subprocess.Popen[str] | None = None
+        self._closed = False
+
+    def ask(self, question: Any, time_limit: float) -> Any:
+        """The answer. Raises Ended, with the reason, when there is none within `time_limit` seconds."""
+        if self._closed:
+            raise Ended("it is closed")
+        if self._process is None or self._process.poll() is not None:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                errors="replace",
+                env=self._environment,
+            )
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            _kill(process)
+
+        timer = threading.Timer(time_limit, expire)
+        timer.start()
+        try:
+            print(json.dumps(question), file=process.stdin, flush=True)
+            answer = process.stdout.readline()
+        except (BrokenPipeError, ValueError):  # ValueError: another thread has closed it
+            answer = ""
+        finally:
+            timer.cancel()
+        try:
+            return json.loads(answer)
+        except ValueError:
+            self.stop()
+            if expired.is_set():
+                raise Ended(f"it took longer than {time_limit:.0f} s and was stopped") from None
+            raise Ended(f"its process ended with status {process.returncode}") from None
+
+    def close(self) -> None:
+        """Ends the process for good, whichever thread is waiting for its answer."""
+        self._closed = True
+        self.stop()
+
+    def stop(self) -> None:
+        """Ends the process and all that it started; the next question starts another."""
+        process, self._process = self._process, None
+        if process is not None:
+            _kill(process)
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    try:
+                        pipe.close()
+                    except BrokenPipeError:  # a question that it never read
+                        continue
+
+
+def environment(jobs: int, **more: str) -> dict[str, str]:
+    """For a helper process: this package, and threads for its share of the cores when `jobs` of them run side by side."""
+    made = dict(os.environ)
+    root = str(Path(__file__).resolve().parents[2])
+    made["PYTHONPATH"] = os.pathsep.join(filter(None, [root, made.get("PYTHONPATH")]))
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        made.setdefault(name, threads)
+    # Triton's interpreter multiplies many small matrices: threads that wait for each other are slower than one.
+    made.setdefault("OPENBLAS_NUM_THREADS", "1")
+    return made | more
+
+
+@contextmanager
+def answering() -> Iterator[tuple[Iterator[Any], IO[str]]]:
+    """In the helper process: the questions, and the stream for the answers.
+
+    Whatever else writes to standard output is not taken for an answer. The process ends with the one that asks.
+    """
+    parent = os.getppid()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)
+        yield (json.loads(line) for line in sys.stdin), answers
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        threading.Event().wait(0.5)
+    os._exit(1)
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """Kills a process and what it started, which may have sessions of their own."""
+    try:
+        family = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        family = []
+    process.kill()
+    for child in family:
+        try:
+            child.kill()
+        except psutil.NoSuchProcess:
+            continue
