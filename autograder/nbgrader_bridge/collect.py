@@ -64,7 +64,7 @@ class CollectSafely(ExchangeCollect):
         if len(parts) < 3 or parts[1] != self.coursedir.assignment_id:
             raise SetAside("its name is not LEARNER+LESSON+TIME+WORD")
         learner = parts[0]
-        if not learner or learner.startswith(".") or BAD_NAME.search(learner):
+        if not learner or learner.startswith(".") or BAD_NAME.search(learner) or set(learner) & set('<>&"'):
             raise SetAside("the learner's name in it is none")
         try:
             claimed = parse_timestamp(parts[2])
