@@ -38,7 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     except ReportError as error:
         print(error, file=sys.stderr)
         return 1
-    from autograder.grading.report.page import as_html  # matplotlib is slow to load, and other commands need none
+    # Only here: matplotlib is slow to load, and other commands need none.
+    from autograder.grading.report.page import as_html
 
     FOLDER.mkdir(exist_ok=True)
     written = []
