@@ -6,6 +6,7 @@ import sys
 from autograder import build, registry
 from autograder.failure import UnknownCheck
 from autograder.grading import command as grading
+from autograder.grading import replay
 from autograder.grading.report import command as report
 
 
@@ -45,6 +46,11 @@ def main(argv: list[str] | None = None) -> int:
     command = commands.add_parser("report", help=text, description=text)
     report.add_arguments(command)
     command.set_defaults(run=report.run)
+
+    text = "judge a submission once more on the hidden cases of its verdict, and say whether that is the same"
+    command = commands.add_parser("replay", help=text, description=text)
+    replay.add_arguments(command)
+    command.set_defaults(run=replay.run)
 
     text = "list the checks with their grade ids and the mistakes that they name"
     command = commands.add_parser("checks", help=text, description=text)
