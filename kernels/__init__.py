@@ -19,11 +19,13 @@ from kernels.runtime import INTERPRET, describe, device
 
 if TYPE_CHECKING:
     from kernels import block_pool, contract, reference
+    from kernels.attention import paged_attention
     from kernels.block_pool import BlockPool
     from kernels.decode import paged_decode
     from kernels.kv_cache import reshape_and_cache
     from kernels.merge import merge_attn_states
-    from kernels.prefill import paged_attention
+    from kernels.prefill import paged_prefill
+    from kernels.tiers import explain
 
 __all__ = [
     "INTERPRET",
@@ -32,9 +34,11 @@ __all__ = [
     "contract",
     "describe",
     "device",
+    "explain",
     "merge_attn_states",
     "paged_attention",
     "paged_decode",
+    "paged_prefill",
     "reference",
     "reshape_and_cache",
 ]
@@ -42,9 +46,11 @@ __all__ = [
 _SUBMODULES = ("block_pool", "contract", "reference")
 _HOME = {
     "BlockPool": "block_pool",
+    "explain": "tiers",
     "merge_attn_states": "merge",
-    "paged_attention": "prefill",
+    "paged_attention": "attention",
     "paged_decode": "decode",
+    "paged_prefill": "prefill",
     "reshape_and_cache": "kv_cache",
 }
 

@@ -33,6 +33,7 @@ def load_tile(
     """
     dim = tl.arange(0, HEAD_SIZE_PADDED)
     row = block * stride_block + offset * stride_slot
-    return tl.load(
-        head_ptr + row[:, None] + dim[None, :], mask=mask[:, None] & (dim < HEAD_SIZE)[None, :], other=0.0
-    )
+    tile_mask = mask[:, None]
+    if HEAD_SIZE != HEAD_SIZE_PADDED:
+        tile_mask = tile_mask & (dim < HEAD_SIZE)[None, :]
+    return tl.load(head_ptr + row[:, None] + dim[None, :], mask=tile_mask, other=0.0)

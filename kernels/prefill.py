@@ -1,24 +1,42 @@
 """Paged attention of a ragged batch: prefill, chunks of a prefill and decode, side by side in one launch.
 
-The grid comes from shapes alone, as in vLLM's unified attention
-(vllm/v1/attention/ops/triton_unified_attention.py): a request of n query tokens needs at most n // BLOCK_Q +
-1 programs a kv head, so num_tokens // BLOCK_Q + num_reqs are enough for the batch, and each program finds its
-request by a binary search in query_start_loc. Nothing waits for the GPU, and a CUDA graph fits every batch of
-its shape.
+What: softmax(query @ keys * scale) @ values for every query token, keys and values looked up through the block table.
+Work: a program takes BLOCK_Q query tokens of one request and one kv head, with all query heads that it serves (row =
+token * NUM_QUERIES_PER_KV + head), so that a key that is loaded once serves them all. The grid comes from shapes
+alone, as in vLLM's unified attention (vllm/v1/attention/ops/triton_unified_attention.py): a request of n query tokens
+needs at most n // BLOCK_Q + 1 programs a kv head, so num_tokens // BLOCK_Q + num_reqs are enough for the batch, and
+each program finds its request by a binary search in query_start_loc. Nothing waits for the GPU, and a CUDA graph fits
+every batch of its shape. Programs with the most keys start first, so that none of them is left over at the end.
+Reads its queries once and the keys and values that they see, tile by tile; writes its outputs and their lse once.
+Bound: the matrix units, 4 * head_size operations a pair of query and key. Between them stand the exponentials of the
+softmax; so the product of queries and the next tile's keys is started before this tile's softmax, and runs beside it.
 """
 
 # mypy: allow-untyped-defs
+
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
 from kernels import contract, runtime
-from kernels.contract import AttentionResult
+from kernels.contract import AttentionResult, Scale
+from kernels.merge import launch_merge
 from kernels.paging import find_slots, load_tile
-from kernels.softmax import LOG2_E, finish_softmax, start_softmax, update_softmax
+from kernels.scores import alibi, hide, softcap
+from kernels.softmax import (
+    LOG2_E,
+    finish_softmax,
+    start_softmax,
+    start_softmax_at_sinks,
+    update_scaled_softmax,
+    update_softmax,
+)
 
-__all__ = ["paged_attention"]
+__all__ = ["paged_prefill"]
+
+_LOG2_E = tl.constexpr(LOG2_E)
 
 
 @triton.jit
@@ -40,17 +58,51 @@ def _find_request(query_start_loc_ptr, q_block, num_reqs, BLOCK_Q: tl.constexpr)
 
 
 @triton.jit
-def _paged_attention_kernel(
+def _load_keys_or_values(
+    head_ptr,
+    block_table_row_ptr,
+    tile_start,
+    kv_first,
+    kv_end,
+    stride_block,
+    stride_slot,
+    HEAD_SIZE: tl.constexpr,
+    HEAD_SIZE_PADDED: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    TILE_SIZE: tl.constexpr,
+    HAS_WINDOW: tl.constexpr,
+):
+    """The tile of one head at positions tile_start and on; zeros outside kv_first to kv_end."""
+    position = tile_start + tl.arange(0, TILE_SIZE)
+    in_reach = position < kv_end
+    if HAS_WINDOW:  # an engine may have given blocks before the window to others
+        in_reach = in_reach & (position >= kv_first)
+    block, offset = find_slots(block_table_row_ptr, position, in_reach, BLOCK_SIZE)
+    return load_tile(
+        head_ptr, block, offset, stride_block, stride_slot, in_reach, HEAD_SIZE, HEAD_SIZE_PADDED
+    )
+
+
+@triton.jit
+def _paged_prefill_kernel(
     query_ptr,  # [num_tokens, num_heads, head_size]
     key_cache_ptr,  # [num_blocks, block_size, num_kv_heads, head_size]
     value_cache_ptr,  # [num_blocks, block_size, num_kv_heads, head_size]
     block_table_ptr,  # [num_reqs, max_num_blocks]
     seq_lens_ptr,  # [num_reqs]
     query_start_loc_ptr,  # [num_reqs + 1]
-    out_ptr,  # [num_tokens, num_heads, head_size]
-    lse_ptr,  # [num_tokens, num_heads], contiguous
-    scale_log2,  # scale * log2(e)
+    alibi_slopes_ptr,  # [num_heads], with HAS_ALIBI
+    sinks_ptr,  # [num_heads], with HAS_SINKS
+    k_scale_ptr,  # [1] or [num_kv_heads], with HAS_K_SCALE
+    v_scale_ptr,  # [1] or [num_kv_heads], with HAS_V_SCALE
+    out_ptr,  # [NUM_SPLITS, num_tokens, num_heads, head_size]
+    lse_ptr,  # [NUM_SPLITS, num_tokens, num_heads], contiguous
+    factor,  # what a score is multiplied with: scale * log2(e), or 2 / softcap times that
+    cap_log2,  # softcap * log2(e)
+    value_factor,  # what an output is multiplied with
+    sliding_window,
     num_reqs,
+    num_tokens,
     stride_query_token,
     stride_query_head,
     stride_key_block,
@@ -60,24 +112,36 @@ def _paged_attention_kernel(
     stride_value_slot,
     stride_value_head,
     stride_table_req,
+    stride_k_scale_head,
+    stride_v_scale_head,
+    stride_out_split,
     stride_out_token,
     stride_out_head,
     NUM_HEADS: tl.constexpr,
-    NUM_QUERIES_PER_KV: tl.constexpr,
+    NUM_KV_HEADS: tl.constexpr,
     HEAD_SIZE: tl.constexpr,
     HEAD_SIZE_PADDED: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
     BLOCK_M: tl.constexpr,  # rows of the tile; the first BLOCK_Q * NUM_QUERIES_PER_KV are used
     BLOCK_Q: tl.constexpr,  # query tokens of the tile
     TILE_SIZE: tl.constexpr,
+    NUM_SPLITS: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    HAS_WINDOW: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr,
+    HAS_ALIBI: tl.constexpr,
+    HAS_SINKS: tl.constexpr,
+    HAS_K_SCALE: tl.constexpr,
+    HAS_V_SCALE: tl.constexpr,
+    SCALE_FIRST: tl.constexpr,  # scores are multiplied before the softmax, not in it
 ):
-    """One program: BLOCK_Q query tokens of one request, for all query heads of one kv head.
-
-    A row of its tile is a query token and a query head: row = token * NUM_QUERIES_PER_KV + head. So a key
-    that is loaded once serves all of them.
-    """
-    q_block = tl.program_id(0)
-    kv_head = tl.program_id(1).to(tl.int64)
+    """One program: BLOCK_Q query tokens of one request, for all query heads of one kv head, one split of the keys."""
+    NUM_QUERIES_PER_KV: tl.constexpr = NUM_HEADS // NUM_KV_HEADS
+    # The last programs of a request see the most keys: they come first. All kv heads of a tile run side by side.
+    num_q_blocks = tl.num_programs(0) // NUM_KV_HEADS
+    q_block = num_q_blocks - 1 - tl.program_id(0) // NUM_KV_HEADS
+    kv_head = (tl.program_id(0) % NUM_KV_HEADS).to(tl.int64)
+    split = tl.program_id(1)
     request = _find_request(query_start_loc_ptr, q_block, num_reqs, BLOCK_Q)
     query_start = tl.load(query_start_loc_ptr + request)
     num_queries = tl.load(query_start_loc_ptr + request + 1) - query_start
@@ -95,45 +159,97 @@ def _paged_attention_kernel(
     query_at = token * stride_query_token + head * stride_query_head
     query = tl.load(query_ptr + query_at[:, None] + dim[None, :], mask=mask, other=0.0)
 
-    # The queries are the last tokens of the sequence. The tile's last query sees the most.
-    num_computed = tl.load(seq_lens_ptr + request) - num_queries
-    query_position = num_computed + query_index
-    kv_end = num_computed + tl.minimum(first_query + BLOCK_Q, num_queries)
+    # What is visible. The queries are the last tokens of the sequence; row i sees the positions first to last, and
+    # all rows see those from full_start to full_end, where no mask is needed.
+    seq_len = tl.load(seq_lens_ptr + request)
+    query_position = seq_len - num_queries + query_index
+    tile_first = seq_len - num_queries + first_query
+    tile_last = tl.minimum(tile_first + BLOCK_Q, seq_len) - 1
+    if CAUSAL:
+        last = query_position
+        kv_end = tile_last + 1
+        full_end = tile_first + 1
+    else:
+        last = tl.zeros_like(query_position) + (seq_len - 1)
+        kv_end = seq_len
+        full_end = seq_len
+    first = query_position
+    kv_first = 0
+    kv_start = 0
+    full_start = 0
+    if HAS_WINDOW:
+        first = query_position - sliding_window + 1
+        kv_first = tl.maximum(tile_first - sliding_window + 1, 0)
+        kv_start = kv_first // TILE_SIZE * TILE_SIZE
+        full_start = tile_last - sliding_window + 1
+    if NUM_SPLITS > 1:
+        tiles_per_split = tl.cdiv(tl.cdiv(kv_end - kv_start, TILE_SIZE), NUM_SPLITS)
+        kv_start += split * tiles_per_split * TILE_SIZE
+        kv_end = tl.minimum(kv_end, kv_start + tiles_per_split * TILE_SIZE)
+
+    slopes_log2 = 0.0
+    if HAS_ALIBI:
+        slopes_log2 = tl.load(alibi_slopes_ptr + head, mask=row_mask, other=0.0) * _LOG2_E
+    if HAS_K_SCALE:
+        factor *= tl.load(k_scale_ptr + kv_head * stride_k_scale_head)
+    if HAS_V_SCALE:
+        value_factor *= tl.load(v_scale_ptr + kv_head * stride_v_scale_head)
+
+    if HAS_SINKS:
+        sinks = tl.load(sinks_ptr + head, mask=row_mask, other=0.0).to(tl.float32) * _LOG2_E
+        if NUM_SPLITS > 1:  # a sink counts once
+            sinks = tl.where(split == 0, sinks, float("-inf"))
+        row_max, row_sum, acc = start_softmax_at_sinks(sinks, BLOCK_M, HEAD_SIZE_PADDED)
+    else:
+        row_max, row_sum, acc = start_softmax(BLOCK_M, HEAD_SIZE_PADDED)
 
     block_table_row_ptr = block_table_ptr + request.to(tl.int64) * stride_table_req
     key_ptr = key_cache_ptr + kv_head * stride_key_head
     value_ptr = value_cache_ptr + kv_head * stride_value_head
-    row_max, row_sum, acc = start_softmax(BLOCK_M, HEAD_SIZE_PADDED)
-    for tile_start in range(0, kv_end, TILE_SIZE):
-        position = tile_start + tl.arange(0, TILE_SIZE)
-        in_reach = position < kv_end
-        block, offset = find_slots(block_table_row_ptr, position, in_reach, BLOCK_SIZE)
-        key = load_tile(
-            key_ptr, block, offset, stride_key_block, stride_key_slot, in_reach, HEAD_SIZE, HEAD_SIZE_PADDED
-        )
-        value = load_tile(
-            value_ptr,
-            block,
-            offset,
-            stride_value_block,
-            stride_value_slot,
-            in_reach,
-            HEAD_SIZE,
-            HEAD_SIZE_PADDED,
-        )
-        scores = tl.dot(query, tl.trans(key), input_precision="ieee") * scale_log2
-        visible = position[None, :] <= query_position[:, None]
-        scores = tl.where(visible, scores, float("-inf"))
-        row_max, row_sum, acc = update_softmax(row_max, row_sum, acc, scores, value)
+    key = _load_keys_or_values(
+        key_ptr, block_table_row_ptr, kv_start, kv_first, kv_end,
+        stride_key_block, stride_key_slot, HEAD_SIZE, HEAD_SIZE_PADDED, BLOCK_SIZE, TILE_SIZE, HAS_WINDOW,
+    )  # fmt: skip
+    scores = tl.dot(query, tl.trans(key.to(query.dtype)), input_precision="ieee")
+    for tile_start in range(kv_start, kv_end, TILE_SIZE):
+        # The next tile's scores need nothing of this tile: the matrix units work on them during its softmax.
+        key = _load_keys_or_values(
+            key_ptr, block_table_row_ptr, tile_start + TILE_SIZE, kv_first, kv_end,
+            stride_key_block, stride_key_slot, HEAD_SIZE, HEAD_SIZE_PADDED, BLOCK_SIZE, TILE_SIZE, HAS_WINDOW,
+        )  # fmt: skip
+        value = _load_keys_or_values(
+            value_ptr, block_table_row_ptr, tile_start, kv_first, kv_end,
+            stride_value_block, stride_value_slot, HEAD_SIZE, HEAD_SIZE_PADDED, BLOCK_SIZE, TILE_SIZE, HAS_WINDOW,
+        )  # fmt: skip
+        next_scores = tl.dot(query, tl.trans(key.to(query.dtype)), input_precision="ieee")
+
+        key_position = tile_start + tl.arange(0, TILE_SIZE)
+        if SCALE_FIRST:
+            scores = scores * factor
+            if HAS_SOFTCAP:
+                scores = softcap(scores, cap_log2)
+            if HAS_ALIBI:
+                scores = alibi(scores, slopes_log2, query_position, key_position)
+        if (tile_start + TILE_SIZE > full_end) | (tile_start < full_start):
+            scores = hide(scores, first, last, key_position, HAS_WINDOW)
+        if SCALE_FIRST:
+            row_max, row_sum, acc = update_softmax(row_max, row_sum, acc, scores, value.to(query.dtype))
+        else:
+            row_max, row_sum, acc = update_scaled_softmax(
+                row_max, row_sum, acc, scores, factor, value.to(query.dtype)
+            )
+        scores = next_scores
 
     output, lse = finish_softmax(row_max, row_sum, acc)
-    out_at = token * stride_out_token + head * stride_out_head
+    output *= value_factor
+    out_at = split.to(tl.int64) * stride_out_split + token * stride_out_token + head * stride_out_head
     tl.store(out_ptr + out_at[:, None] + dim[None, :], output.to(out_ptr.dtype.element_ty), mask=mask)
-    tl.store(lse_ptr + token * NUM_HEADS + head, lse, mask=row_mask)
+    lse_at = (split.to(tl.int64) * num_tokens + token) * NUM_HEADS + head
+    tl.store(lse_ptr + lse_at, lse, mask=row_mask)
 
 
 def _choose_tile(
-    query: torch.Tensor, head_size_padded: int, num_reqs: int, num_queries_per_kv: int, max_seq_len: int
+    query: torch.Tensor, head_size_padded: int, average_rows: int, num_queries_per_kv: int, max_seq_len: int
 ) -> tuple[int, int, int]:
     """(BLOCK_M, TILE_SIZE, num_warps), from shapes alone: rows for an average request, within what fits."""
     if runtime.INTERPRET:
@@ -142,7 +258,6 @@ def _choose_tile(
         largest_rows = 16  # true float32 runs on the ordinary multipliers, whose operands sit in registers
     else:
         largest_rows = 128 if head_size_padded <= 128 else 64
-    average_rows = triton.cdiv(query.shape[0], num_reqs) * num_queries_per_kv
     rows = max(16, min(triton.next_power_of_2(average_rows), largest_rows))
     rows = max(rows, triton.next_power_of_2(num_queries_per_kv))
     if runtime.INTERPRET:
@@ -152,7 +267,13 @@ def _choose_tile(
     return rows, tile_size, 8 if rows > 64 else 4
 
 
-def paged_attention(
+def _choose_num_splits(num_programs: int, max_seq_len: int, device: torch.device) -> int:
+    """Splits of the keys, from shapes alone: more than one where programs are too few to fill the GPU."""
+    wanted = runtime.num_multiprocessors(device) // num_programs
+    return max(1, min(wanted, triton.cdiv(max_seq_len, 512), 32))
+
+
+def paged_prefill(
     query: torch.Tensor,
     key_cache: torch.Tensor,
     value_cache: torch.Tensor,
@@ -161,70 +282,170 @@ def paged_attention(
     query_start_loc: torch.Tensor,
     scale: float,
     *,
+    causal: bool = True,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    alibi_slopes: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
+    k_scale: Scale = None,
+    v_scale: Scale = None,
     out: torch.Tensor | None = None,
     return_lse: bool = False,
+    batch_invariant: bool = False,
 ) -> AttentionResult:
-    """Causal attention of a ragged batch over a paged cache that already holds this step's tokens.
-
-    query: [num_tokens, num_heads, head_size], float16, bfloat16 (GPU only) or float32; the requests' tokens
-        one after another. The n_q query tokens of a request are the last of its sequence: query i sits at position
-        seq_len - n_q + i and sees the positions up to and including its own.
-    key_cache, value_cache: [num_blocks, block_size, num_kv_heads, head_size], query's dtype; num_heads is a
-        multiple of num_kv_heads, and query head h reads kv head h // (num_heads // num_kv_heads).
-    block_table: [num_reqs, max_num_blocks] int32; entries past a request's end are never read.
-    seq_lens: [num_reqs] int32, tokens in the cache, this step's included; 0 is legal.
-    query_start_loc: [num_reqs + 1] int32, where each request's tokens start, and the end, num_tokens.
-    scale: what scores are multiplied with, usually head_size ** -0.5.
-    out: where to write the output, like query; made when None.
-
-    Returns the output [num_tokens, num_heads, head_size] and, with `return_lse`, the natural logarithm of the
-    sum of exponentials [num_tokens, num_heads] in float32. A token that sees nothing gets zeros and -inf.
-    Raises ValueError when an argument breaks the contract.
+    """Attention of a ragged batch over a paged cache, by the plain Triton kernel: the Triton tier of
+    `kernels.paged_attention`, with the same arguments, results and errors.
     """
-    contract.check_paged(query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, out)
+    contract.check_paged(
+        query,
+        key_cache,
+        value_cache,
+        block_table,
+        seq_lens,
+        query_start_loc,
+        scale,
+        out,
+        sliding_window=sliding_window,
+        softcap=softcap,
+        alibi_slopes=alibi_slopes,
+        sinks=sinks,
+        k_scale=k_scale,
+        v_scale=v_scale,
+        fp8_cache=True,
+    )
     runtime.check_launch("query", query)
+    if out is None:
+        out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    lse = query.new_empty(query.shape[:2], dtype=torch.float32)
+    launch_prefill(
+        query,
+        key_cache,
+        value_cache,
+        block_table,
+        seq_lens,
+        query_start_loc,
+        scale,
+        out,
+        lse,
+        causal=causal,
+        sliding_window=sliding_window,
+        softcap=softcap,
+        alibi_slopes=alibi_slopes,
+        sinks=sinks,
+        k_scale=k_scale,
+        v_scale=v_scale,
+        batch_invariant=batch_invariant,
+    )
+    return (out, lse) if return_lse else out
+
+
+def launch_prefill(
+    query: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    seq_lens: torch.Tensor,
+    query_start_loc: torch.Tensor,
+    scale: float,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    *,
+    causal: bool = True,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    alibi_slopes: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
+    k_scale: Scale = None,
+    v_scale: Scale = None,
+    batch_invariant: bool = False,
+) -> None:
+    """Fill `out`, like query, and `lse`, [num_tokens, num_heads] float32 and contiguous. Arguments were checked."""
     num_tokens, num_heads, head_size = query.shape
     _, block_size, num_kv_heads, _ = key_cache.shape
     num_reqs = block_table.shape[0]
-    if out is None:
-        out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    lse = query.new_empty(num_tokens, num_heads, dtype=torch.float32)
     if num_tokens == 0:
-        return (out, lse) if return_lse else out
-
+        return
     num_queries_per_kv = num_heads // num_kv_heads
     max_seq_len = block_table.shape[1] * block_size
     head_size_padded = max(16, triton.next_power_of_2(head_size))
+    # The same bits in any batch: tiles must not depend on what else is in it.
+    average_rows = 10**9 if batch_invariant else triton.cdiv(num_tokens, num_reqs) * num_queries_per_kv
+    if batch_invariant and runtime.INTERPRET:
+        max_seq_len = 10**9
     block_m, tile_size, num_warps = _choose_tile(
-        query, head_size_padded, num_reqs, num_queries_per_kv, max_seq_len
+        query, head_size_padded, average_rows, num_queries_per_kv, max_seq_len
     )
     block_q = block_m // num_queries_per_kv
+    num_programs = (num_tokens // block_q + num_reqs) * num_kv_heads
+    num_splits = 1 if batch_invariant else _choose_num_splits(num_programs, max_seq_len, query.device)
+
+    # A scale that is a number is folded into another number; one that lies on the device is read there.
+    factor, value_factor = scale * LOG2_E, 1.0
+    if isinstance(k_scale, torch.Tensor):
+        k_scale = k_scale.reshape(-1)
+    elif k_scale is not None:
+        factor *= k_scale
+    if isinstance(v_scale, torch.Tensor):
+        v_scale = v_scale.reshape(-1)
+    elif v_scale is not None:
+        value_factor = float(v_scale)
+    if softcap is not None:
+        factor *= 2.0 / softcap
+
+    outputs, lses = out[None], lse[None]
+    if num_splits > 1:
+        outputs = query.new_empty(num_splits, num_tokens, num_heads, head_size, dtype=torch.float32)
+        lses = query.new_empty(num_splits, num_tokens, num_heads, dtype=torch.float32)
     with torch.cuda.device_of(query):
-        _paged_attention_kernel[(num_tokens // block_q + num_reqs, num_kv_heads)](
+        _paged_prefill_kernel[(num_programs, num_splits)](
             query,
             key_cache,
             value_cache,
             block_table,
             seq_lens,
             query_start_loc,
-            out,
-            lse,
-            scale * LOG2_E,
+            alibi_slopes,
+            sinks,
+            *(scale if isinstance(scale, torch.Tensor) else None for scale in (k_scale, v_scale)),
+            outputs,
+            lses,
+            factor,
+            0.0 if softcap is None else softcap * LOG2_E,
+            value_factor,
+            sliding_window or 0,
             num_reqs,
+            num_tokens,
             *query.stride()[:2],
             *key_cache.stride()[:3],
             *value_cache.stride()[:3],
             block_table.stride(0),
-            *out.stride()[:2],
+            _head_stride(k_scale),
+            _head_stride(v_scale),
+            *outputs.stride()[:3],
             NUM_HEADS=num_heads,
-            NUM_QUERIES_PER_KV=num_queries_per_kv,
+            NUM_KV_HEADS=num_kv_heads,
             HEAD_SIZE=head_size,
             HEAD_SIZE_PADDED=head_size_padded,
             BLOCK_SIZE=block_size,
             BLOCK_M=block_m,
             BLOCK_Q=block_q,
             TILE_SIZE=tile_size,
+            NUM_SPLITS=num_splits,
+            CAUSAL=causal,
+            HAS_WINDOW=sliding_window is not None,
+            HAS_SOFTCAP=softcap is not None,
+            HAS_ALIBI=alibi_slopes is not None,
+            HAS_SINKS=sinks is not None,
+            HAS_K_SCALE=isinstance(k_scale, torch.Tensor),
+            HAS_V_SCALE=isinstance(v_scale, torch.Tensor),
+            SCALE_FIRST=softcap is not None or alibi_slopes is not None or scale <= 0,
             num_warps=num_warps,
-            num_stages=2,
+            num_stages=3,
         )
-    return (out, lse) if return_lse else out
+    if num_splits > 1:
+        launch_merge(outputs, lses, out, lse)
+
+
+def _head_stride(scale: Any) -> int:
+    """From one kv head's scale to the next: 0 where one number serves all."""
+    return 1 if isinstance(scale, torch.Tensor) and len(scale) > 1 else 0

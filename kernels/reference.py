@@ -352,6 +352,19 @@ def _attend(
     """(output, lse) of one request, all in float32 or all in float64; value may have another size than key."""
     n_q, num_heads, _ = query.shape
     n_kv, num_kv_heads, _ = key.shape
+    query_position = torch.arange(n_q, device=query.device) + (n_kv - n_q)
+    key_position = torch.arange(n_kv, device=query.device)
+    distance = query_position[:, None] - key_position[None, :]
+    hidden = torch.zeros_like(distance, dtype=torch.bool)
+    if causal:
+        hidden |= distance < 0
+    # A window of w shows the query's own key and the w - 1 before it. Blocks that no query sees any more may have been
+    # given to others: what they hold does not matter.
+    if sliding_window is not None:
+        hidden |= distance >= sliding_window
+        unseen = hidden.all(dim=0)[:, None, None]
+        key, value = key.masked_fill(unseen, 0.0), value.masked_fill(unseen, 0.0)
+
     # Query head h reads kv head h // num_queries_per_kv.
     num_queries_per_kv = num_heads // num_kv_heads
     key = key.repeat_interleave(num_queries_per_kv, dim=1)
@@ -361,21 +374,10 @@ def _attend(
     # Softcap: scores bend towards +-softcap. In this order: scale, softcap, ALiBi, mask, as vLLM has it.
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
-
-    query_position = torch.arange(n_q, device=query.device) + (n_kv - n_q)
-    key_position = torch.arange(n_kv, device=query.device)
-    distance = query_position[:, None] - key_position[None, :]
     # ALiBi: a penalty that grows with the distance, at each head's own slope.
     if alibi_slopes is not None:
         penalty = alibi_slopes.to(scores.dtype)[None, :, None] * distance.abs()[:, None, :]
         scores = scores - penalty
-
-    hidden = torch.zeros_like(distance, dtype=torch.bool)
-    if causal:
-        hidden |= distance < 0
-    # A window of w shows the query's own key and the w - 1 before it.
-    if sliding_window is not None:
-        hidden |= distance >= sliding_window
     scores = scores.masked_fill(hidden[:, None, :], -math.inf)
 
     lse = torch.logsumexp(scores, dim=-1)

@@ -30,11 +30,35 @@ def start_softmax(NUM_ROWS: tl.constexpr, HEAD_SIZE_PADDED: tl.constexpr):
 
 
 @triton.jit
+def start_softmax_at_sinks(sinks, NUM_ROWS: tl.constexpr, HEAD_SIZE_PADDED: tl.constexpr):
+    """The state of rows that have seen one score each, sinks [NUM_ROWS] in log2 units, with a value of zeros."""
+    row_max = tl.maximum(sinks, LOWEST)
+    row_sum = tl.exp2(sinks - row_max)
+    acc = tl.zeros([NUM_ROWS, HEAD_SIZE_PADDED], dtype=tl.float32)
+    return row_max, row_sum, acc
+
+
+@triton.jit
 def update_softmax(row_max, row_sum, acc, scores, value):
     """The state after one more tile: scores [NUM_ROWS, TILE_SIZE], value [TILE_SIZE, HEAD_SIZE_PADDED]."""
     new_max = tl.maximum(row_max, tl.max(scores, axis=1))
     rescale = tl.exp2(row_max - new_max)
     weights = tl.exp2(scores - new_max[:, None])
+    row_sum = row_sum * rescale + tl.sum(weights, axis=1)
+    acc = tl.dot(weights.to(value.dtype), value, acc * rescale[:, None], input_precision="ieee")
+    return new_max, row_sum, acc
+
+
+@triton.jit
+def update_scaled_softmax(row_max, row_sum, acc, scores, factor, value):
+    """As update_softmax, for scores that are yet to be multiplied with factor > 0.
+
+    A maximum commutes with a positive factor, so that the multiplication of every score becomes part of the
+    subtraction of the maximum, one fused multiply-add.
+    """
+    new_max = tl.maximum(row_max, tl.max(scores, axis=1) * factor)
+    rescale = tl.exp2(row_max - new_max)
+    weights = tl.exp2(scores * factor - new_max[:, None])
     row_sum = row_sum * rescale + tl.sum(weights, axis=1)
     acc = tl.dot(weights.to(value.dtype), value, acc * rescale[:, None], input_precision="ieee")
     return new_max, row_sum, acc

@@ -4,12 +4,14 @@ Every batch is hostile where the contract allows it: blocks are scattered, what 
 the block table past a request's end are ids that do not exist.
 """
 
+import functools
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
 
-from kernels import reference
+from kernels import contract, reference
 
 DTYPES = [
     pytest.param(torch.float32, id="fp32"),
@@ -93,10 +95,14 @@ class Batch:
         return (*self.arguments[:5], self.scale)
 
     def to(self, dtype: torch.dtype) -> "Batch":
-        query, key_cache, value_cache = self.query, self.key_cache, self.value_cache
-        return replace(
-            self, query=query.to(dtype), key_cache=key_cache.to(dtype), value_cache=value_cache.to(dtype)
-        )
+        """Queries and caches in another dtype. An fp8 cache stays: references read it exactly."""
+        caches = {"key_cache": self.key_cache, "value_cache": self.value_cache}
+        caches = {name: cache if is_fp8(cache) else cache.to(dtype) for name, cache in caches.items()}
+        return replace(self, query=self.query.to(dtype), **caches)
+
+    def with_fp8_cache(self, dtype: torch.dtype) -> "Batch":
+        """Caches that hold the same numbers in one byte each, NaN where nobody owns the slot."""
+        return replace(self, key_cache=self.key_cache.to(dtype), value_cache=self.value_cache.to(dtype))
 
 
 def make_batch(
@@ -135,6 +141,10 @@ def make_batch(
         spec.head_size**-0.5,
         owned.to(device),
     )
+
+
+def is_fp8(cache: torch.Tensor) -> bool:
+    return cache.dtype in contract.FP8_DTYPES
 
 
 def far_apart(cache: torch.Tensor) -> torch.Tensor:
@@ -176,22 +186,32 @@ def measured(output: torch.Tensor, truth: torch.Tensor) -> float:
     return max(error, UNIT_ROUNDOFF[torch.float32] * largest)
 
 
-def assert_attention_right(batch: Batch, output: torch.Tensor, lse: torch.Tensor) -> None:
-    """`output` and `lse` are those of paged attention over `batch`, within the error budget."""
+def assert_attention_right(batch: Batch, output: torch.Tensor, lse: torch.Tensor, **options: Any) -> None:
+    """`output` and `lse` are those of paged attention over `batch` with these options, within the error budget."""
     dtype = batch.query.dtype
-    truth, true_lse = reference.paged_attention(*batch.to(torch.float64).arguments, return_lse=True)
-    single, single_lse = reference.paged_attention(*batch.to(torch.float32).arguments, return_lse=True)
+    attend = functools.partial(reference.paged_attention, **options)
+    truth, true_lse = attend(*batch.to(torch.float64).arguments, return_lse=True)
+    single, single_lse = attend(*batch.to(torch.float32).arguments, return_lse=True)
     tolerance = UNIT_ROUNDOFF[dtype] * truth.abs() + SLACK * measured(single, truth)
+    lse_tolerance = SLACK * measured(single_lse, true_lse)
+    absolute = batch.value_cache.double().abs()
+    if is_fp8(batch.value_cache):
+        absolute = absolute.to(batch.value_cache.dtype)
+    weighted = attend(*replace(batch.to(torch.float64), value_cache=absolute).arguments)
     if dtype != torch.float32:
-        absolute = replace(batch.to(torch.float64), value_cache=batch.value_cache.double().abs())
-        weights_rounded = reference.paged_attention(*absolute.arguments)
         longest = max(batch.seq_lens.tolist(), default=0)
-        largest = batch.value_cache.double().abs().nan_to_num(0.0).max().item()
-        tolerance += UNIT_ROUNDOFF[dtype] * weights_rounded + SMALLEST_STEP[dtype] / 2 * longest * largest
+        v_scale = torch.as_tensor(1.0 if options.get("v_scale") is None else options["v_scale"])
+        largest = absolute.double().nan_to_num(0.0).max().item() * v_scale.max().item()
+        tolerance += UNIT_ROUNDOFF[dtype] * weighted + SMALLEST_STEP[dtype] / 2 * longest * largest
+    if options.get("softcap") is not None:
+        # tanh from 1 - 2 / (exp(2x) + 1) is off by a rounding of 1, not of itself: a score by that times the cap.
+        score_error = 4 * UNIT_ROUNDOFF[torch.float32] * options["softcap"]
+        tolerance += 2 * score_error * weighted
+        lse_tolerance += score_error
     assert output.dtype == dtype
     assert lse.dtype == torch.float32
     assert_within(output, truth, tolerance)
-    assert_within(lse, true_lse, torch.full_like(true_lse, SLACK * measured(single_lse, true_lse)))
+    assert_within(lse, true_lse, torch.full_like(true_lse, lse_tolerance))
 
 
 def assert_within(got: torch.Tensor, truth: torch.Tensor, tolerance: torch.Tensor) -> None:

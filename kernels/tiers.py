@@ -1,0 +1,111 @@
+"""Which implementation runs, and why: one function that a person can read and ask.
+
+A tier is a way to run the same attention: "hopper" (Gluon, for one generation of GPUs), "triton" (any GPU that Triton
+compiles for) or "interpreter" (Triton's kernels, run by Python on the CPU). The choice looks at the machine, at shapes
+and at dtypes, never at values, so that it costs no wait and a CUDA graph keeps it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from kernels import contract, runtime
+from kernels.contract import Scale
+
+__all__ = ["Choice", "explain"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """tier: "hopper", "triton" or "interpreter". why: a sentence."""
+
+    tier: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.tier}: {self.why}"
+
+
+def choose_tier(
+    query: torch.Tensor,
+    key_cache: torch.Tensor,
+    *,
+    causal: bool = True,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    alibi_slopes: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
+    k_scale: Scale = None,
+    v_scale: Scale = None,
+    batch_invariant: bool = False,
+) -> Choice:
+    """The tier for a `paged_attention` of these tensors. What is not looked at makes no difference."""
+    if runtime.INTERPRET:
+        return Choice("interpreter", f"kernels run on: {runtime.describe()}")
+    objection = _hopper_objection(query, key_cache)
+    if objection is None:
+        return Choice("hopper", "the GPU is of the Hopper generation, and dtype and shapes fit")
+    return Choice("triton", objection)
+
+
+def _hopper_objection(query: torch.Tensor, key_cache: torch.Tensor) -> str | None:
+    """Why the Hopper tier cannot run these arguments; None when it can."""
+    return "the Hopper tier has no kernel for this yet"
+
+
+def explain(
+    query: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    seq_lens: torch.Tensor,
+    query_start_loc: torch.Tensor,
+    scale: float,
+    *,
+    causal: bool = True,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    alibi_slopes: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
+    k_scale: Scale = None,
+    v_scale: Scale = None,
+    out: torch.Tensor | None = None,
+    return_lse: bool = False,
+    batch_invariant: bool = False,
+) -> Choice:
+    """What `paged_attention` would do with these arguments, and why. Nothing is computed.
+
+        >>> print(kernels.explain(query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale))
+        interpreter: kernels run on: CPU (Triton interpreter)
+
+    Raises ValueError where `paged_attention` would.
+    """
+    contract.check_paged(
+        query,
+        key_cache,
+        value_cache,
+        block_table,
+        seq_lens,
+        query_start_loc,
+        scale,
+        out,
+        sliding_window=sliding_window,
+        softcap=softcap,
+        alibi_slopes=alibi_slopes,
+        sinks=sinks,
+        k_scale=k_scale,
+        v_scale=v_scale,
+        fp8_cache=True,
+    )
+    return choose_tier(
+        query,
+        key_cache,
+        causal=causal,
+        sliding_window=sliding_window,
+        softcap=softcap,
+        alibi_slopes=alibi_slopes,
+        sinks=sinks,
+        k_scale=k_scale,
+        v_scale=v_scale,
+        batch_invariant=batch_invariant,
+    )
