@@ -192,9 +192,9 @@ def test_a_contender_that_kills_its_worker_is_left_out():
     ids=lambda c: c.name,
 )
 def test_a_small_case_is_measured_and_right(case):
-    contenders = choose_contenders(["paged_", "rung", "SDPA"])
-    row = measure.measure(case, contenders, {"rung 2: GQA packed": "left out"})
+    contenders = choose_contenders(["paged_", "decode ", "SDPA"])
+    row = measure.measure(case, contenders, {"decode 2: GQA packed": "left out"})
     assert row["results"]["paged_attention"]["right"]
     assert all(one["right"] for one in row["results"].values())
-    assert row["skipped"]["rung 2: GQA packed"] == "left out"
+    assert row["skipped"]["decode 2: GQA packed"] == "left out"
     assert row["results"].keys() | row["skipped"].keys() == {contender.name for contender in contenders}
