@@ -250,8 +250,8 @@ def _paged_prefill_kernel(
 
 def _choose_tile(
     query: torch.Tensor, head_size_padded: int, average_rows: int, num_queries_per_kv: int, max_seq_len: int
-) -> tuple[int, int, int]:
-    """(BLOCK_M, TILE_SIZE, num_warps), from shapes alone: rows for an average request, within what fits."""
+) -> tuple[int, int, int, int]:
+    """(BLOCK_M, TILE_SIZE, num_warps, num_stages), from shapes alone: rows for an average request, within what fits."""
     if runtime.INTERPRET:
         largest_rows = 64
     elif query.element_size() == 4:
@@ -262,9 +262,12 @@ def _choose_tile(
     rows = max(rows, triton.next_power_of_2(num_queries_per_kv))
     if runtime.INTERPRET:
         tile_size = runtime.interpreter_tile(rows, head_size_padded, max_seq_len)
+    elif query.element_size() == 4:
+        tile_size = 16
     else:
-        tile_size = 64 if query.element_size() == 2 and head_size_padded <= 128 else 32
-    return rows, tile_size, 8 if rows > 64 else 4
+        tile_size = 64 if head_size_padded <= 128 else 32
+    num_warps = 8 if rows > 64 or head_size_padded > 128 or query.element_size() == 4 else 4
+    return rows, tile_size, num_warps, 3
 
 
 def _choose_num_splits(num_programs: int, max_seq_len: int, device: torch.device) -> int:
@@ -372,7 +375,7 @@ def launch_prefill(
     average_rows = 10**9 if batch_invariant else triton.cdiv(num_tokens, num_reqs) * num_queries_per_kv
     if batch_invariant and runtime.INTERPRET:
         max_seq_len = 10**9
-    block_m, tile_size, num_warps = _choose_tile(
+    block_m, tile_size, num_warps, num_stages = _choose_tile(
         query, head_size_padded, average_rows, num_queries_per_kv, max_seq_len
     )
     block_q = block_m // num_queries_per_kv
@@ -440,7 +443,7 @@ def launch_prefill(
             HAS_V_SCALE=isinstance(v_scale, torch.Tensor),
             SCALE_FIRST=softcap is not None or alibi_slopes is not None or scale <= 0,
             num_warps=num_warps,
-            num_stages=3,
+            num_stages=num_stages,
         )
     if num_splits > 1:
         launch_merge(outputs, lses, out, lse)
