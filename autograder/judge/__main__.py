@@ -16,16 +16,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("lesson", type=Path, help="the lesson's text, source/NN_name.py")
     parser.add_argument("notebooks", type=Path, nargs="+", metavar="NOTEBOOK")
     parser.add_argument("--seed", type=int, help="repeat the hidden cases of an earlier grading")
+    parser.add_argument("--unsafe", action="store_true", help="work without a sandbox where none can be made")
     arguments = parser.parse_args(argv)
     try:
-        with Judge(read_lesson(arguments.lesson), seed=arguments.seed) as judge:
+        with Judge(read_lesson(arguments.lesson), seed=arguments.seed, unsafe=arguments.unsafe) as judge:
             submissions = {
                 str(path): judge.judge(path.read_bytes()).as_dict() for path in arguments.notebooks
             }
             result = {
                 "lesson": arguments.lesson.stem,
                 "device": runtime.describe(),
-                "sandbox": "bubblewrap",
+                "sandbox": judge.sandbox_name,
                 "seed": judge.seed,
                 "submissions": submissions,
             }

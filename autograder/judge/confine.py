@@ -12,13 +12,21 @@ import ctypes
 import os
 import platform
 import resource
+import signal
 import struct
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x20000, 0x8000000, 0x10000000, 0x20000000
 _ALL_CLONE_NEW = 0x7E020000  # every CLONE_NEW... flag that clone takes
 _MS_NOSUID_NODEV, _MS_REC_PRIVATE, _MS_BIND_REC = 2 | 4, 0x4000 | (1 << 18), 0x1000 | 0x4000
-_PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = (
+    1,
+    4,
+    22,
+    36,
+    38,
+)
 _EPERM, _ENOSYS = 1, 38
 
 # Scratch folders: each worker's own.
@@ -103,7 +111,7 @@ def _bind(source: str, target: str) -> None:
     _call(f"bind {source}", result)
 
 
-def set_limits(limits: Mapping[str, int]) -> None:
+def set_limits(limits: Mapping[str, Any]) -> None:
     """Limits of this process and its children.
 
     limits: memory (bytes of private memory on top of what it has now), processes, files, file_bytes.
@@ -140,6 +148,16 @@ def give_up_rights(allow_memfd: bool) -> None:
 def hide() -> None:
     """No process of the same user may look into this one or attach to it."""
     _call("dumpable", _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
+
+
+def die_with_parent() -> None:
+    """This process is killed when the thread that started it ends."""
+    _call("parent's death", _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+
+
+def adopt_orphans() -> None:
+    """Processes below this one whose parent ends become its children, and not those of the machine's first process."""
+    _call("subreaper", _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
 
 
 def _filter(column: int, architecture: int, allow_memfd: bool) -> bytes:

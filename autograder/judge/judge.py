@@ -11,6 +11,7 @@ import builtins
 import re
 import secrets
 import time
+from collections.abc import Mapping, Sequence
 from types import CodeType, SimpleNamespace, TracebackType
 from typing import Any, Self
 
@@ -19,10 +20,21 @@ from nbformat import NotebookNode
 from autograder import registry
 from autograder.examine import examine
 from autograder.failure import CheckFailed, UnknownCheck
-from autograder.judge.judgement import ERROR, INFRASTRUCTURE, MISSING, PASSED, WRONG, CheckResult, Judgement
+from autograder.judge import gpu
+from autograder.judge.judgement import (
+    ERROR,
+    INFRASTRUCTURE,
+    MISSING,
+    PASSED,
+    TAMPERED,
+    WRONG,
+    CheckResult,
+    Judgement,
+)
 from autograder.judge.proxy import RemoteError, clean
-from autograder.judge.rebuild import Cell, Unreadable, rebuild, trusted_imports
+from autograder.judge.rebuild import Cell, Unreadable, kernel_tests, rebuild, trusted_imports
 from autograder.judge.sandbox import PRELOAD, Limits, Sandbox, SandboxLost
+from autograder.judge.scan import remarks
 from autograder.judge.session import Fault, Session
 from autograder.judge.trusted_check import Inspections
 from autograder.learner import Points, parts_of
@@ -31,6 +43,7 @@ from autograder.verdict import Verdict
 
 _UNANSWERED = re.compile(r"is not answered yet|has no verdict yet")
 _RAISED = "your code raised "
+_MAX_IMAGE_BYTES = 300_000  # of one submission: the journal's files stay small
 
 
 class Judge:
@@ -48,18 +61,19 @@ class Judge:
         """lesson: the instructor's notebook (`autograder.lesson.read_lesson`).
 
         seed: of the hidden cases, drawn afresh by default; the submissions of one grading share them. threads: how many
-        torch uses in a worker. unsafe: work without a sandbox where none can be made. Raises SandboxUnavailable, SandboxLost.
+        torch uses in a worker. unsafe: work without a sandbox where none can be made; where one can be made it is used. Raises SandboxUnavailable, SandboxLost.
         """
         self._lesson = lesson
         self.seed = secrets.randbits(48) if seed is None else seed
         self._inspections = Inspections()
         self._imports = trusted_imports(lesson)
-        self.sandbox = Sandbox(preload_of(self._imports), limits, threads=threads)
+        self._kernel_tests = kernel_tests(lesson)
+        self.sandbox = Sandbox(preload_of(self._imports), limits, threads=threads, unsafe=unsafe)
 
     @property
     def sandbox_name(self) -> str:
         """What the learner's code runs in: "bubblewrap", or "none"."""
-        return "bubblewrap"
+        return self.sandbox.name
 
     def judge(self, submitted: bytes, *, only: frozenset[str] | None = None) -> Judgement:
         """The results of a submission, the bytes of its notebook file. Never raises for anything that is in it.
@@ -73,6 +87,7 @@ class Judge:
             return Judgement(self.seed, {}, refused=clean(str(error)))
         results: dict[str, CheckResult] = {}
         printed: dict[str, tuple[str, str]] = {}
+        images: dict[str, tuple[bytes, ...]] = {}
         with Session(self.sandbox) as session:
             for cell in rebuilt.cells:
                 if cell.is_test:
@@ -87,8 +102,21 @@ class Judge:
                 error_text = ran.fault.problem.headline if ran.fault else ran.error
                 if ran.output or error_text:
                     printed[cell.name] = (ran.output, error_text)
+                if kept := _that_fit(ran.images, images):
+                    images[cell.name] = kept
+        own = ((cell.name, cell.source) for cell in rebuilt.cells if not (cell.is_test or cell.untouched))
+        tampered = {TAMPERED: rebuilt.tampered} if rebuilt.tampered else {}
         return Judgement(
-            self.seed, results, notes=rebuilt.notes, cells=printed, seconds=time.monotonic() - started
+            self.seed,
+            results,
+            notes=rebuilt.notes,
+            cells=printed,
+            seconds=time.monotonic() - started,
+            images=images,
+            remarks={**remarks(own), **tampered},
+            workers_started=session.workers_started,
+            cpu_seconds=session.cpu_seconds,
+            peak_memory=session.peak_memory,
         )
 
     def close(self) -> None:
@@ -106,17 +134,21 @@ class Judge:
         """Runs one test cell."""
         assert cell.points is not None
         started = time.monotonic()
-        session.begin()
-        recorder = _Recorder(self.seed, self._inspections)
-        raised: BaseException | None = None
-        value: Any = None
-        if not session.lost:
-            try:
-                value = _run(cell, self._namespace(cell, session, recorder))
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:
-                raised = error
+        for attempt in range(2):
+            session.begin()
+            recorder = _Recorder(self.seed, self._inspections)
+            raised, value = self._run(cell, session, recorder)
+            if raised is None or session.lost:
+                break
+            trouble = gpu.trouble(raised)
+            if trouble is None:
+                break
+            # The judge cannot use the GPU. With the worker gone it can again, or it is the machine that is at fault.
+            session.close()
+            still = gpu.trouble()
+            if attempt or still is not None:
+                session.lost = still or trouble
+                break
         points: float | None = 0.0
         if session.lost:
             points, status, message = (
@@ -140,8 +172,22 @@ class Judge:
             clean(message),
             named[0] if named and status != INFRASTRUCTURE else None,
             time.monotonic() - started,
+            {clean(name): times for name, times in session.launches.items()},
+            session.attention_calls,
+            cell.name in self._kernel_tests,
             tuple(recorder.verdicts),
         )
+
+    def _run(self, cell: Cell, session: Session, recorder: _Recorder) -> tuple[BaseException | None, Any]:
+        """What the test cell raised, or the value of its last line."""
+        if session.lost:
+            return None, None
+        try:
+            return None, _run(cell, self._namespace(cell, session, recorder))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            return error, None
 
     def _namespace(self, cell: Cell, session: Session, recorder: _Recorder) -> dict[str, Any]:
         """What the names in a test cell stand for: the judge's things first, then the learner's."""
@@ -173,6 +219,18 @@ class _Recorder:
         if verdict.passed or (found.partial and verdict.num_passed):
             return Points(verdict.num_passed, verdict.num_cases) if found.partial else None
         raise CheckFailed(verdict.message())
+
+
+def _that_fit(new: Sequence[bytes], kept: Mapping[str, Sequence[bytes]]) -> tuple[bytes, ...]:
+    """Those of the new pictures, from the first, for which there is room beside the ones kept."""
+    room = _MAX_IMAGE_BYTES - sum(len(image) for images in kept.values() for image in images)
+    fit = []
+    for image in new:
+        room -= len(image)
+        if room < 0:
+            break
+        fit.append(image)
+    return tuple(fit)
 
 
 def preload_of(imports: dict[str, str]) -> list[str]:

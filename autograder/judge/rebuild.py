@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from nbformat import NotebookNode
 
 MAX_BYTES = 50_000_000
 MAX_CELLS = 2000
+_HIDDEN = re.compile(r"^[^\n]*### BEGIN HIDDEN TESTS.*?^[^\n]*### END HIDDEN TESTS[^\n]*$", re.S | re.M)
+_KERNEL = re.compile(r"^\s*@(triton|gluon)\.jit\b", re.M)
 
 
 class Unreadable(ValueError):
@@ -40,10 +43,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """The cells to run, in order, and what was missing or changed in the submission, in words."""
+    """The cells to run, in order, and what was missing or changed in the submission, in words.
+
+    tampered: those of the notes that tell of cells that a learner has no reason to change.
+    """
 
     cells: tuple[Cell, ...]
     notes: tuple[str, ...]
+    tampered: tuple[str, ...] = ()
 
 
 def rebuild(lesson: NotebookNode, submitted: bytes) -> Rebuilt:
@@ -55,13 +62,16 @@ def rebuild(lesson: NotebookNode, submitted: bytes) -> Rebuilt:
     known = {cell["id"]: cell for cell in lesson.cells}
     texts: dict[str, str] = {}
     own: dict[str | None, list[str]] = {}
-    notes = []
+    notes: list[str] = []
+    tampered = []
     behind: str | None = None
     for names, source, is_code in _submitted_cells(submitted):
         name = next((name for name in names if name in known), None)
         if name is not None:
             if name in texts and known[name].cell_type == "code" and not is_locked(known[name]):
                 notes.append(f"cell {name} is there more than once; the last one counts")
+            if is_locked(known[name]) and _words(source) not in _given_out(known[name]):
+                tampered.append(f"cell {name} was changed; the instructor's text counts")
             texts[name] = source
             behind = name
         elif is_code and source.strip():
@@ -72,7 +82,13 @@ def rebuild(lesson: NotebookNode, submitted: bytes) -> Rebuilt:
             made = _cell(name, cell, texts.get(name), notes)
             cells += [made] if made is not None else []
         cells += [Cell(f"{name}-own-{i}", source) for i, source in enumerate(own.get(name, []), start=1)]
-    return Rebuilt(tuple(cells), tuple(notes))
+    tampered += [
+        f"cell {name} was deleted; it counts all the same"
+        for name, cell in known.items()
+        if is_locked(cell) and name not in texts
+    ]
+    tampered = list(dict.fromkeys(tampered))
+    return Rebuilt(tuple(cells), (*notes, *tampered), tuple(tampered))
 
 
 def _cell(name: str, cell: NotebookNode, text: str | None, notes: list[str]) -> Cell | None:
@@ -87,6 +103,29 @@ def _cell(name: str, cell: NotebookNode, text: str | None, notes: list[str]) -> 
         notes.append(f"cell {name} is missing")
         return None
     return Cell(name, cell.source, untouched=True)
+
+
+def _given_out(cell: NotebookNode) -> tuple[list[str], list[str]]:
+    """The words of a locked cell as learners have it, and as the instructor does."""
+    return _words(_HIDDEN.sub("", cell.source)), _words(cell.source)
+
+
+def _words(source: str) -> list[str]:
+    return source.split()
+
+
+def kernel_tests(lesson: NotebookNode) -> frozenset[str]:
+    """The tests of exercises that ask for a Triton kernel: the solution before them defines one."""
+    found, asks = set(), False
+    for cell in lesson.cells:
+        meta = cell.metadata.get("nbgrader", {})
+        if cell.cell_type != "code":
+            continue
+        if meta.get("solution"):
+            asks = _KERNEL.search(cell.source) is not None
+        elif meta.get("grade") and asks:
+            found.add(cell["id"])
+    return frozenset(found)
 
 
 def is_locked(cell: NotebookNode) -> bool:

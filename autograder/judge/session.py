@@ -6,17 +6,19 @@ before and goes on. A sandbox that is *lost* is the machine's fault: everything 
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import selectors
 import signal
 import time
+from collections import Counter
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from autograder.failure import AnswerProblem, Problem
-from autograder.judge import wire
+from autograder.judge import evidence, png, shown, wire
 from autograder.judge.judgement import CRASHED, MEMORY, TIMEOUT
 from autograder.judge.proxy import Proxy, clean, proxy_class, remote_error, write_back
 from autograder.judge.sandbox import Limits, Sandbox, SandboxLost, Worker
@@ -39,12 +41,13 @@ class MissingName(NameError):
 
 @dataclass(frozen=True)
 class CellResult:
-    """What came of a cell: what it printed, and an exception's text or a fault where there is one."""
+    """What came of a cell: what it printed, the PNG pictures that it showed, an exception's text or a fault."""
 
     name: str
     output: str = ""
     error: str = ""
     fault: Fault | None = None
+    images: tuple[bytes, ...] = ()
 
 
 class Session:
@@ -53,6 +56,9 @@ class Session:
     faults      those since `begin`, which the judge calls before each test cell
     lost        why the machine could not go on, or ""
     output      what the cells printed, up to the limit; `output_lost` counts the bytes after that
+    launches    Triton kernels that the worker says it has launched since `begin`, with their numbers
+    attention_calls     how often it says it has called torch's own attention since then
+    workers_started, cpu_seconds, peak_memory   of all workers that have ended; bytes, Python and torch included
     """
 
     def __init__(self, sandbox: Sandbox, limits: Limits | None = None) -> None:
@@ -63,6 +69,7 @@ class Session:
         self._generation = 0
         self._history: list[tuple[str, str]] = []
         self._left = self.limits.total
+        self._deadline = math.inf
         self._output = bytearray()
         self.output_lost = 0
         self.cell_faults: dict[str, Fault] = {}
@@ -71,6 +78,10 @@ class Session:
         self._met_a_limit = False
         self.lost = ""
         self.workers_started = 0
+        self.cpu_seconds = 0.0
+        self.peak_memory = 0
+        self.launches: Counter[str] = Counter()
+        self.attention_calls = 0
 
     @property
     def output(self) -> str:
@@ -82,16 +93,20 @@ class Session:
     def begin(self) -> None:
         """A new cell: faults of earlier ones no longer count, but a function that had too many has one try left."""
         self.faults = []
+        self.launches = Counter()
+        self.attention_calls = 0
+        self._deadline = time.monotonic() + self.limits.test
         for name, faults in self._faults_of.items():
             self._faults_of[name] = faults[: max(0, self.limits.faults - 1)]
 
     def run_cell(self, name: str, source: str, *, demo: bool = False) -> CellResult:
         """Runs a cell in the worker. Never raises for what the cell does; raises SandboxLost for the machine.
 
-        demo: a cell that no points hang on; it gets little time once something has met a limit.
+        demo: a cell that no points hang on; its pictures are not drawn, and it gets little time once something has met a
+        limit.
         """
         seconds = min(self.limits.cell, self.limits.demo) if demo and self._met_a_limit else self.limits.cell
-        message = {"do": "cell", "name": name, "source": source}
+        message = {"do": "cell", "name": name, "source": source, "show": not demo}
         self.begin()
         start = len(self._output)
         try:
@@ -108,7 +123,8 @@ class Session:
             return CellResult(name, printed, fault=fault)
         self._history.append((name, source))
         text = clean(f"{error['type']}: {error['message']}"[:500]) if error else ""
-        return CellResult(name, printed, text)
+        pictures = (png.checked(image) for image in reply.get("images", ())[: shown.MAX_IMAGES])
+        return CellResult(name, printed, text, images=tuple(image for image in pictures if image is not None))
 
     def names(self) -> list[str]:
         """The names that the cells have defined."""
@@ -150,8 +166,7 @@ class Session:
         if self._worker is not None:
             worker, self._worker = self._worker, None
             try:
-                self._drain(worker)
-                self._sandbox.end_worker(worker)
+                self._end_worker(worker)
             except SandboxLost:
                 self._sandbox.close()
 
@@ -205,7 +220,7 @@ class Session:
         for attempt in range(ATTEMPTS):
             try:
                 worker = self._live_worker()
-                return self._exchange(worker, message, seconds)
+                reply = self._exchange(worker, message, seconds)
             except Fault as fault:
                 raise self._record(fault) from None
             except SandboxLost as error:
@@ -217,6 +232,10 @@ class Session:
                     self._sandbox.reopen()
                 except SandboxLost:
                     continue
+            else:
+                self.launches.update(reply["launches"])
+                self.attention_calls += reply["attention_calls"]
+                return reply
         raise AssertionError("unreachable")
 
     def _live_worker(self) -> Worker:
@@ -230,7 +249,7 @@ class Session:
             printed, lost = len(self._output), self.output_lost
             for name, source in list(self._history):
                 try:
-                    message = {"do": "cell", "name": name, "source": source}
+                    message = {"do": "cell", "name": name, "source": source, "show": False}
                     self._exchange(worker, message, self.limits.cell)
                 except Fault as fault:
                     # It went well the first time and not now: go on without it.
@@ -268,7 +287,7 @@ class Session:
             raise Fault(CRASHED, f"what your code returned cannot be handed on: {error}") from None
         started = time.monotonic()
         try:
-            payload = self._talk(worker, wire.frame(data), min(seconds, self._left))
+            payload = self._talk(worker, wire.frame(data), seconds)
             reply = wire.decode(payload, self._from_handle)
         except wire.WireError as error:
             raise self._end(Fault(CRASHED, f"your code's answer cannot be read: {error}")) from None
@@ -281,7 +300,13 @@ class Session:
 
     def _talk(self, worker: Worker, data: bytes, seconds: float) -> bytes:
         """Sends `data`, takes what the worker prints, watches what it uses, and returns the next payload."""
-        deadline = time.monotonic() + seconds
+        started = time.monotonic()
+        limits = (
+            (started + seconds, f"your code did not finish within {seconds:g} s"),
+            (self._deadline, f"your code did not finish the test within {self.limits.test:g} s"),
+            (started + self._left, self._used_up().problem.headline),
+        )
+        deadline, sentence = min(limits)
         watch = time.monotonic() + 2 * _WATCH_SECONDS
         left = memoryview(data)
         with selectors.DefaultSelector() as selector:
@@ -290,9 +315,7 @@ class Session:
             while True:
                 now = time.monotonic()
                 if now >= deadline:
-                    if self._left <= seconds:
-                        raise self._end(self._used_up())
-                    raise self._end(Fault(TIMEOUT, f"your code did not finish within {seconds:g} s"))
+                    raise self._end(Fault(TIMEOUT, sentence))
                 if now >= watch:
                     self._watch()
                     watch = time.monotonic() + _WATCH_SECONDS
@@ -335,16 +358,14 @@ class Session:
         """Kills the worker because of a fault. Raises SandboxLost when even that does not work."""
         assert self._worker is not None
         worker, self._worker = self._worker, None
-        self._drain(worker)
-        self._sandbox.end_worker(worker)
+        self._end_worker(worker)
         return fault
 
     def _died(self) -> Fault:
         """The fault of a worker that ended by itself. Raises SandboxLost when it is the sandbox that ended."""
         assert self._worker is not None
         worker, self._worker = self._worker, None
-        self._drain(worker)
-        status = self._sandbox.end_worker(worker, patience=1.0)
+        status = self._end_worker(worker, patience=2.0)
         if status is None:
             return Fault(CRASHED, "your code closed the connection to the judge")
         if status == 128 + signal.SIGKILL:
@@ -356,6 +377,14 @@ class Session:
                 name = f"signal {status - 128}"
             return Fault(CRASHED, f"your code's process crashed ({name})")
         return Fault(CRASHED, f"your code ended its process (exit status {status})")
+
+    def _end_worker(self, worker: Worker, patience: float = 0.0) -> int | None:
+        """Takes what was still to be read, kills the worker with everything that it started, and notes what it used."""
+        self._drain(worker)
+        ended = self._sandbox.end_worker(worker, patience)
+        self.cpu_seconds += ended.cpu_seconds
+        self.peak_memory = max(self.peak_memory, ended.peak_memory)
+        return ended.status
 
     def _drain(self, worker: Worker) -> None:
         for _ in range(64):
@@ -393,6 +422,13 @@ def _is_reply(reply: Any, number: int) -> bool:
     """Whether a decoded value has the form of a reply to the request with this number."""
     if type(reply) is not dict or reply.get("id") != number or type(reply.get("id")) is not int:
         return False
+    launches, images = reply.get("launches"), reply.get("images", [])
+    if not (type(launches) is dict and len(launches) <= evidence.MAX_NAMES and type(images) is list):
+        return False
+    if not all(type(name) is str and _is_count(times) for name, times in launches.items()):
+        return False
+    if not _is_count(reply.get("attention_calls")):
+        return False
     error = reply.get("error")
     if error is None:
         return True
@@ -403,6 +439,10 @@ def _is_reply(reply: Any, number: int) -> bool:
         and type(error.get("bases")) is list
         and all(type(base) is str for base in error["bases"])
     )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**40
 
 
 def _size(count: int) -> str:

@@ -2,18 +2,19 @@
 
 Requests and replies are values of `wire`, each a dict with the `id` of the request:
 
-    {"do": "cell", "name", "source"}                    runs a cell as a notebook does
+    {"do": "cell", "name", "source", "show"}            runs a cell as a notebook does; show: its pictures and last value too
     {"do": "names"}                                     -> the names that the cells have defined
     {"do": "get", "name"}                               -> a value, or a handle for what is no plain data
     {"do": "call", "on", "args", "kwargs"}              "on": a name or a handle's number -> (value, changed arguments)
     {"do": "attribute", "on", "name"}                   -> a value or a handle
 
-A reply holds "value", or "error": {"type", "bases", "message", "line", "missing"}. "changed" is None unless the call has
-changed its arguments in place; then it is (args, kwargs) as they are now.
+A reply holds what `evidence` has counted, and "value", or "error": {"type", "bases", "message", "line", "missing"}. "changed" is None unless the call has
+changed its arguments in place; then it is (args, kwargs) as they are now. "images" are those that a cell has shown.
 """
 
 from __future__ import annotations
 
+import ast
 import linecache
 import re
 import socket
@@ -23,7 +24,8 @@ from typing import Any
 
 import torch
 
-from autograder.judge import wire
+from autograder.judge import evidence, wire
+from autograder.judge.shown import Shown
 
 MAX_TEXT = 2000  # characters of an error's message
 _MAGIC = re.compile(r"^\s*(%%?\w|!|\?)|\?\s*$")
@@ -33,8 +35,11 @@ class Missing(Exception):
     """The judge asks for a name that the cells have not defined."""
 
 
-def serve(connection: socket.socket, frame_limit: int) -> None:
-    """Answers requests until the judge hangs up."""
+def serve(connection: socket.socket, frame_limit: int, gpu_share: float) -> None:
+    """Answers requests until the judge hangs up. gpu_share: how much of a GPU's memory torch may take."""
+    if torch.cuda.is_available():
+        # Done when CUDA starts, which is when learner's code first needs it.
+        torch.cuda._lazy_call(lambda: torch.cuda.set_per_process_memory_fraction(gpu_share))
     worker = Worker(frame_limit)
     frames = wire.Frames(frame_limit)
     while piece := connection.recv(1 << 20):
@@ -50,7 +55,8 @@ class Worker:
         self._module = type(sys)("__main__")
         sys.modules["__main__"] = self._module
         self._namespace = self._module.__dict__
-        self._namespace["display"] = print
+        self._shown = Shown()
+        self._namespace["display"] = self._shown.display
         self._given = set(self._namespace) | {"__builtins__"}
         self._objects: list[Any] = []
         self._frame_limit = frame_limit
@@ -61,12 +67,13 @@ class Worker:
         try:
             request = wire.decode(payload, lambda handle: self._objects[handle.number])
             number = request["id"]
-            reply = {"id": number, "value": None, "changed": None, **self._do(request)}
+            reply = {"id": number, "value": None, "changed": None, **self._do(request), **evidence.take()}
             data = wire.encode(reply, self._handle, limit=self._frame_limit)
         except (
             BaseException
         ) as error:  # KeyboardInterrupt and SystemExit too: the judge decides when this ends
-            data = wire.encode({"id": number, "error": _describe(error)}, limit=self._frame_limit)
+            reply = {"id": number, "error": _describe(error), **self._shown.take(), **evidence.take()}
+            data = wire.encode(reply, limit=self._frame_limit)
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
@@ -77,8 +84,8 @@ class Worker:
     def _do(self, request: dict[str, Any]) -> dict[str, Any]:
         do = request["do"]
         if do == "cell":
-            self._cell(request["name"], request["source"])
-            return {}
+            self._cell(request["name"], request["source"], request["show"])
+            return self._shown.take()
         if do == "names":
             names = (name for name in self._namespace if type(name) is str and name not in self._given)
             return {"value": sorted(name for name in names if not name.startswith("__"))}
@@ -90,23 +97,33 @@ class Worker:
             return self._call(self._on(request), request["args"], request["kwargs"])
         raise ValueError(f"there is no request {do!r}")
 
-    def _cell(self, name: str, source: str) -> None:
+    def _cell(self, name: str, source: str, show: bool) -> None:
         filename = f"<cell {name}>"
+        self._shown.wanted = show
         # What Jupyter understands and Python does not is left out; the cell's other lines count.
         if source.lstrip().startswith("%%"):
             print(f"{filename}: left out, {source.split()[0]} is Jupyter's")
             return
         try:
-            code = compile(source, filename, "exec", dont_inherit=True)
+            tree = ast.parse(source, filename)
         except SyntaxError:
             lines = source.split("\n")
             kept = ["" if _MAGIC.search(line) else line for line in lines]
             if kept == lines:
                 raise
-            code = compile("\n".join(kept), filename, "exec", dont_inherit=True)
+            tree = ast.parse("\n".join(kept), filename)
             print(f"{filename}: Jupyter's own lines (%, !, ?) are left out")
         linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-        exec(code, self._namespace)
+        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        try:
+            exec(compile(tree, filename, "exec", dont_inherit=True), self._namespace)
+            if isinstance(last, ast.Expr):
+                code = compile(ast.Expression(last.value), filename, "eval", dont_inherit=True)
+                value = eval(code, self._namespace)
+                if show and value is not None and not source.rstrip().endswith(";"):
+                    self._shown.display(value)
+        finally:
+            self._shown.end_of_cell()
 
     def _call(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         before = wire.encode((args, kwargs), self._handle)

@@ -3,10 +3,10 @@
 It runs no learner's code itself, holds no secret, and never starts CUDA (a process that has done so cannot be forked).
 The judge talks to it over a socket whose number is the first argument, in JSON, one message each way:
 
-    {"do": "start", "nested": true, "keep": [folders], "limits": {...}} with two file descriptors (the worker's socket, its output)
+    {"do": "start", "nested", "keep", "scratch", "has_gpu", "limits"} with two file descriptors (the worker's socket, its output)
         -> {"id": 7}
     {"do": "end", "id": 7, "patience": 0.5}      kills everything that the worker started
-        -> {"status": 0 to 255, as a shell counts, or null if it was alive}
+        -> {"status": 0 to 255, as a shell counts, or null if it was alive, "cpu": seconds, "peak": bytes}
 
 A message of its own tells that it is ready, or what failed: {"ready": [modules]} or {"error": "..."}.
 """
@@ -21,12 +21,22 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from typing import Any, NoReturn
 
-from autograder.judge import confine, worker
+from autograder.judge import confine, evidence, processes, worker
 
+# Variables that name folders: below the worker's scratch folder, or that folder itself.
+SCRATCH_VARIABLES = {
+    "HOME": "",
+    "TMPDIR": "",
+    "MPLCONFIGDIR": "",
+    "TRITON_CACHE_DIR": "triton",
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "CUDA_CACHE_PATH": "cuda",
+}
 NOT_CONFINED = 125  # the exit status of a worker that could not be confined
 
 
@@ -35,9 +45,13 @@ def main() -> None:
     try:
         if "--hide" in sys.argv:
             confine.hide()
+        if "--plain" in sys.argv:
+            confine.die_with_parent()
+            confine.adopt_orphans()
         for name in sys.argv[2:]:
             if not name.startswith("--"):
                 _preload(name)
+        evidence.watch()
         threads = len(os.listdir("/proc/self/task"))
     except BaseException:
         control.send(json.dumps({"error": traceback.format_exc(limit=-2)[-2000:]}).encode())
@@ -54,7 +68,10 @@ def main() -> None:
         if request["do"] == "start":
             reply = _start(control, request, descriptors, started)
         else:
-            reply = {"status": _end(*started.pop(request["id"]), request["patience"])}
+            reply = _end(*started.pop(request["id"]), request["patience"])
+            if "--plain" in sys.argv:  # no namespace ends with the worker
+                processes.end_descendants(os.getpid())
+                _bury()
         control.send(json.dumps(reply).encode())
 
 
@@ -122,39 +139,56 @@ def _become_worker(request: dict[str, Any], data: int, output: int, report: int)
             os.dup2(source, target)
         connection = socket.socket(fileno=data)
         confine.set_limits(limits)
-        if request["nested"]:
-            confine.give_up_rights(allow_memfd=bool(limits.get("gpu")))
-        os.environ["TRITON_CACHE_DIR"] = (
-            "/tmp/triton" if request["nested"] else os.environ["TRITON_CACHE_DIR"]
-        )
+        if request["scratch"] is None:
+            confine.give_up_rights(allow_memfd=request["has_gpu"])
+        else:
+            confine.die_with_parent()
+            with contextlib.suppress(confine.ConfineError):  # where nothing is isolated this is not the gap
+                confine.give_up_rights(allow_memfd=True)
+        _move_to(request["scratch"] or "/tmp")
     except BaseException as error:
         os.write(report, f"! {error}".encode()[:1000])
         os._exit(NOT_CONFINED)
     os.write(report, b"ok ")
     for descriptor in (report, nothing, output):
         os.close(descriptor)
-    worker.serve(connection, limits["frame"])
+    worker.serve(connection, limits["frame"], limits["gpu"])
     os._exit(0)
 
 
-def _end(parent: int, process: int, patience: float) -> int | None:
-    """Kills a worker, and with it everything in its namespace.
+def _move_to(scratch: str) -> None:
+    """The worker's own folder, for all that it and the libraries write: no compiled kernel is another learner's."""
+    os.chdir(scratch)
+    tempfile.tempdir = None
+    for variable, folder in SCRATCH_VARIABLES.items():
+        os.environ[variable] = os.path.join(scratch, folder) if folder else scratch
 
-    Returns its exit status, or None if it was still alive after `patience` seconds.
-    """
+
+def _end(parent: int, process: int, patience: float) -> dict[str, Any]:
+    """Kills a worker, and with it everything in its namespace. status is None if it was alive after `patience` seconds."""
     deadline = time.monotonic() + patience
+    status = None
     while True:
-        done, status = os.waitpid(parent, os.WNOHANG)
+        done, code, used = os.wait4(parent, os.WNOHANG)
         if done:
-            return os.waitstatus_to_exitcode(status) & 0xFF
+            status = os.waitstatus_to_exitcode(code) & 0xFF
+            break
         if time.monotonic() >= deadline:
+            # The number is still the worker's: its parent, who alone could free it, is alive.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+            _, _, used = os.wait4(parent, 0)
             break
         time.sleep(0.005)
-    # The number is still the worker's: its parent, who alone could free it, is alive.
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(process, signal.SIGKILL)
-    os.waitpid(parent, 0)
-    return None
+    # What a process used is counted for the one that waited for it.
+    return {"status": status, "cpu": used.ru_utime + used.ru_stime, "peak": used.ru_maxrss * 1024}
+
+
+def _bury() -> None:
+    """Takes note of every child that has ended."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            continue
 
 
 if __name__ == "__main__":

@@ -222,7 +222,8 @@ FAULTS = {
         "crashed",
         "cannot be read",
     ),
-    "closes everything": ("import os\nos.closerange(0, 100)\nreturn state", "crashed", "ended its process"),
+    # Its end and the connection's are seen in either order.
+    "closes everything": ("import os\nos.closerange(0, 100)\nreturn state", "crashed", "your code "),
     "returns too much": ("return 'x' * 10**8", "error", "more than"),
     "returns a list that holds itself": (
         "x = []\nx.append(x)\nreturn x",
@@ -249,7 +250,8 @@ def test_a_fault_costs_its_own_exercise(learners: Any, name: str) -> None:
 )
 def test_a_cell_that_never_ends_well_costs_its_own_exercise(learners: Any, body: str) -> None:
     judged = learners.hand_in(q3_merge_code="def merge_states(a, b):\n    return a\n" + body)
-    if "kill" in body:  # the first process of a namespace does not hear signals that it sends itself
+    if "kill" in body and learners.judge.sandbox.nested:
+        # The first process of a namespace does not hear signals that it sends itself.
         assert judged.checks["q3-merge"].status == "wrong"
     else:
         assert judged.checks["q3-merge"].status in ("crashed", "timeout")

@@ -264,8 +264,9 @@ def test_the_whole_submission_has_a_limit(session: Make) -> None:
 
 
 def _kill(sandbox: Sandbox) -> None:
-    family = psutil.Process(sandbox.process.pid).children(recursive=True)
-    sandbox.process.kill()
+    outermost = psutil.Process(sandbox.pid)
+    family = outermost.children(recursive=True)
+    outermost.kill()
     psutil.wait_procs(family, timeout=5)
 
 
