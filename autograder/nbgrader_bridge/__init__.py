@@ -30,7 +30,7 @@ from autograder.nbgrader_bridge.course import (
 from autograder.nbgrader_bridge.redact import HIDDEN, RedactForFeedback
 from autograder.nbgrader_bridge.restore import REPAIRS, RestoreCells
 from autograder.nbgrader_bridge.save import SaveVerdicts
-from autograder.nbgrader_bridge.scores import Scores, repairs, scores
+from autograder.nbgrader_bridge.scores import Scores, repairs, scores, seconds_late
 from autograder.nbgrader_bridge.show import ShowVerdicts
 from autograder.nbgrader_bridge.submission import JudgeSubmission, SubmissionError, SubmissionExporter
 
@@ -56,5 +56,6 @@ __all__ = [
     "repairs",
     "roster",
     "scores",
+    "seconds_late",
     "withhold",
 ]

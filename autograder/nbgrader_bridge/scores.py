@@ -31,6 +31,17 @@ def scores(api: NbGraderAPI, lesson: str) -> Scores:
         }
 
 
+def seconds_late(api: NbGraderAPI, lesson: str) -> dict[str, float]:
+    """Learner -> seconds after the lesson's due date, for the submissions that were late."""
+    with api.gradebook as gradebook:
+        try:
+            submissions = gradebook.find_assignment(lesson).submissions
+        except MissingEntry:
+            return {}
+        late = {each.student.id: float(each.total_seconds_late) for each in submissions}
+        return {learner: seconds for learner, seconds in late.items() if seconds > 0}
+
+
 def repairs(course: Path, lesson: str, learner: str) -> list[str]:
     """What had to be put right in a submission before nbgrader could take it, in words, from its autograded notebook."""
     path = course / "autograded" / learner / lesson / f"{lesson}.ipynb"

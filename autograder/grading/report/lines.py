@@ -19,9 +19,11 @@ COLUMNS = (
     "misconception",
     "message",
     "evidence",
-    "seconds",
     "launches",
-    "memory",
+    "seconds",
+    "submission_seconds",
+    "submission_cpu_seconds",
+    "submission_peak_memory",
     "seconds_late",
     "look",
     "verdict",
@@ -56,15 +58,18 @@ def _lines(summary: Summary) -> Iterator[dict[str, str]]:
             result = learner.checks.get(exercise.name)
             if result is not None:
                 assert learner.entry is not None
+                judgement = learner.entry.judgement
                 line |= {
-                    "points": "" if result.points is None else f"{result.points:g}",
+                    "points": _number(learner.points(exercise)),
                     "status": result.status,
                     "misconception": result.misconception or "",
                     "message": headline(result.message),
                     "evidence": "; ".join(evidence(result)),
                     "seconds": f"{result.seconds:.3f}",
-                    "launches": _number(getattr(result, "launches", None)),
-                    "memory": _number(getattr(result, "memory", None)),
+                    "launches": "; ".join(f"{name} {times}" for name, times in result.launches.items()),
+                    "submission_seconds": f"{judgement.seconds:.3f}",
+                    "submission_cpu_seconds": _number(judgement.cpu_seconds),
+                    "submission_peak_memory": _number(judgement.peak_memory),
                     "verdict": str(FOLDER / summary.lesson / f"{learner.entry.key}.json"),
                 }
             elif not learner.handed_in:
@@ -72,15 +77,13 @@ def _lines(summary: Summary) -> Iterator[dict[str, str]]:
             elif learner.entry is None:
                 line["status"] = REFUSED if learner.refused else NOT_JUDGED
             elif exercise.by_hand:
-                points = learner.by_hand.get(exercise.name)
-                line |= (
-                    {"status": WAITING} if points is None else {"status": BY_HAND, "points": f"{points:g}"}
-                )
+                points = learner.points(exercise)
+                line |= {"status": WAITING if points is None else BY_HAND, "points": _number(points)}
             yield line
 
 
-def _number(value: object) -> str:
-    return str(value) if isinstance(value, int) else ""
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.12g}"
 
 
 def _harmless(value: str) -> str:

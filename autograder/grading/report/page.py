@@ -15,6 +15,7 @@ from autograder.grading.report.summary import LEVELS, NOT_JUDGED, REFUSED, Summa
 from autograder.grading.report.terminal import attendance
 
 NUM_MISTAKES = 3  # on the first screen; all of them stand below
+NUM_SLOWEST = 8
 
 
 def as_html(summary: Summary) -> str:
@@ -38,8 +39,9 @@ def as_html(summary: Summary) -> str:
         attendance=attendance(summary),
         count=shown.count,
         num_mistakes=NUM_MISTAKES,
-        mean=fmean(summary.scores) if summary.scores else None,
-        median=median(summary.scores) if summary.scores else None,
+        num_slowest=NUM_SLOWEST,
+        mean=fmean(summary.scores.values()) if summary.scores else None,
+        median=median(summary.scores.values()) if summary.scores else None,
         level_names=LEVELS,
         spread=spread,
         scores_picture=pictures.scores(summary),

@@ -38,14 +38,14 @@ def scores(summary: Summary) -> Picture | None:
     num_bins = min(20, max(5, round(summary.max_score)))
     width = summary.max_score / num_bins
     counts = [0] * num_bins
-    for score in summary.scores:
+    for score in summary.scores.values():
         counts[min(num_bins - 1, int(score / width))] += 1
     axes.bar([width * (i + 0.5) for i in range(num_bins)], counts, width * 0.92, color=_FILLS[3])
     axes.set_xlim(0, summary.max_score)
     axes.set_xlabel(f"points of {summary.max_score:g} in the judged exercises")
     axes.set_ylabel("learners")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    best, least = max(summary.scores), min(summary.scores)
+    best, least = max(summary.scores.values()), min(summary.scores.values())
     alt = (
         f"Histogram of points: {len(summary.scores)} learners have between {least:g} and {best:g} of "
         f"{summary.max_score:g} points."

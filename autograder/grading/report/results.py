@@ -6,7 +6,6 @@ grading made of their notebook.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +17,10 @@ from nbformat import NotebookNode
 
 from autograder import nbgrader_bridge as bridge
 from autograder.grading.accept import Submission, accept_all
+from autograder.grading.jobs import instructors_notebook
 from autograder.grading.journal import Entry, Journal, submission_key
 from autograder.judge.judgement import CheckResult
 from autograder.judge.rebuild import Unreadable, rebuild
-from autograder.lesson import read_lesson
 
 ACCEPTED = Path(".autograder") / "submitted"  # the clean copies, in the course's root
 
@@ -44,8 +43,8 @@ class Learner:
     """One learner and the lesson.
 
     handed_in: whether there is anything. refused: why it cannot be graded, or "". newer: there is a submission that grading
-    has not seen. entry: the verdict, or None. by_hand: the points for explanations, None where nobody has given any.
-    seconds_late: 0 in time. repairs: what was changed in cells that were not to be changed. texts: solution cell -> text.
+    has not seen. entry: the verdict, or None. scores: grade id -> (nbgrader's own points, a person's), None where there are
+    none. seconds_late: 0 in time. repairs: what nbgrader's run put right in the notebook. texts: solution cell -> text.
     """
 
     name: str
@@ -53,7 +52,7 @@ class Learner:
     refused: str = ""
     newer: bool = False
     entry: Entry | None = None
-    by_hand: Mapping[str, float | None] = field(default_factory=dict)
+    scores: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     seconds_late: float = 0.0
     repairs: tuple[str, ...] = ()
     texts: Mapping[str, str] = field(default_factory=dict)
@@ -63,10 +62,15 @@ class Learner:
         """Grade id -> result of the judged exercises; empty without a verdict."""
         return self.entry.judgement.checks if self.entry is not None else {}
 
-    @property
-    def score(self) -> float | None:
-        """The points of the judged exercises together; None where one of them has no verdict."""
-        return self.entry.judgement.score if self.entry is not None and self.checks else None
+    def points(self, exercise: Exercise) -> float | None:
+        """A person's points before the judge's; None where there are none yet."""
+        auto, manual = self.scores.get(exercise.name, (None, None))
+        if manual is not None:
+            return manual
+        if exercise.by_hand:
+            return auto  # 0 where nothing was written
+        result = self.checks.get(exercise.name)
+        return None if result is None else result.points
 
 
 @dataclass(frozen=True)
@@ -93,20 +97,19 @@ def gather(course: Path, lesson: str, submissions: Path | None = None) -> ClassR
     submitted = submissions or folders["submitted"]
     accepted = course / ACCEPTED
     graded = {path.parent.name for path in accepted.glob(f"*/{lesson}")}
-    in_gradebook = _gradebook(api, lesson)
+    scores, late = bridge.scores(api, lesson), bridge.seconds_late(api, lesson)
     journal = Journal(course, lesson)
     learners = []
     with TemporaryDirectory() as folder:
         now = Path(folder)
         known = bridge.roster(api) | graded
         for submission in accept_all(submitted, lesson, now, bridge.parse_timestamp, known):
-            seconds_late, by_hand = in_gradebook.get(submission.learner, (0.0, {}))
             learners.append(
                 Learner(
                     submission.learner,
-                    by_hand={e.name: by_hand.get(e.name) for e in exercises if e.by_hand},
-                    seconds_late=seconds_late,
-                    repairs=_repairs(folders["autograded"] / submission.learner / lesson / f"{lesson}.ipynb"),
+                    scores=scores.get(submission.learner, {}),
+                    seconds_late=late.get(submission.learner, 0.0),
+                    repairs=tuple(bridge.repairs(course, lesson, submission.learner)),
                     **_handed_in(submission, submitted, accepted, now, notebook, journal),
                 )
             )
@@ -116,16 +119,11 @@ def gather(course: Path, lesson: str, submissions: Path | None = None) -> ClassR
 
 
 def instructor_notebook(course: Path, lesson: str) -> NotebookNode:
-    """The lesson with its solutions and hidden tests. Raises ReportError."""
-    script, made = course / "source" / f"{lesson}.py", course / "source" / lesson / f"{lesson}.ipynb"
-    try:
-        if script.exists():
-            return read_lesson(script)
-        if made.exists():
-            return nbformat.read(made, as_version=4)
-    except ValueError as error:
-        raise ReportError(str(error)) from error
-    raise ReportError(f"there is no lesson {lesson}: neither {script} nor {made} exists.")
+    """The lesson with its solutions and hidden tests, as it was graded last. Raises ReportError."""
+    path = instructors_notebook(course, lesson)
+    if not path.exists():
+        raise ReportError(f"there is no graded lesson {lesson}: `autograder grade {lesson}` makes {path}.")
+    return nbformat.read(path, as_version=4)
 
 
 def exercises_of(notebook: NotebookNode) -> tuple[Exercise, ...]:
@@ -177,32 +175,3 @@ def _texts(data: bytes, notebook: NotebookNode) -> dict[str, str]:
                 texts[name] = cell.source
                 break
     return texts
-
-
-def _repairs(autograded: Path) -> tuple[str, ...]:
-    """What nbgrader's run had to put right in a submission (the bridge lists it in the notebook's metadata)."""
-    try:
-        found = json.loads(autograded.read_text(encoding="utf-8"))["metadata"][bridge.REPAIRS]
-    except (OSError, ValueError, KeyError, TypeError):
-        return ()
-    return tuple(str(line) for line in found) if isinstance(found, list) else ()
-
-
-def _gradebook(api: Any, lesson: str) -> dict[str, tuple[float, dict[str, float | None]]]:
-    """Learner -> (seconds late, grade id -> points that a person gave, None where nobody did)."""
-    found = {}
-    with api.gradebook as gradebook:
-        if lesson not in {assignment.name for assignment in gradebook.assignments}:
-            return {}
-        for submission in gradebook.assignment_submissions(lesson):
-            grades = [grade for notebook in submission.notebooks for grade in notebook.grades]
-            points = {
-                grade.name: None
-                if grade.needs_manual_grade
-                else grade.auto_score
-                if grade.manual_score is None
-                else grade.manual_score
-                for grade in grades
-            }
-            found[submission.student_id] = (float(submission.total_seconds_late or 0), points)
-    return found

@@ -12,33 +12,34 @@ from autograder import registry
 from autograder.failure import UnknownCheck
 from autograder.grading.report.results import ClassResults, Exercise, Learner
 from autograder.grading.report.same_text import SameText, groups
-from autograder.judge.judgement import CRASHED, INFRASTRUCTURE, MEMORY, TIMEOUT, CheckResult
+from autograder.grading.report.shown import some
+from autograder.judge import judgement
+from autograder.judge.judgement import CRASHED, INFRASTRUCTURE, MEMORY, TIMEOUT, CheckResult, Judgement
 
 # Shares of an exercise's points, from nothing to everything.
 LEVELS = ("none", "less than half", "half and more", "all")
 
 # Why somebody has to look at a submission; the gravest first.
-REFUSED, NOT_JUDGED, TAMPERED, SUSPICIOUS, SAME_TEXT = (
-    "refused",
-    "not judged",
-    "tampered",
-    "suspicious",
-    "same text",
-)
-NEWER, UNSAFE = "handed in again", "no sandbox"
+REFUSED, NOT_JUDGED, TAMPERED, SUSPICIOUS = "refused", "not judged", "tampered", "suspicious"
+SAME_TEXT, NEWER, UNSAFE, CELLS = "same text", "handed in again", "no sandbox", "cells"
 KINDS = (
     REFUSED,
     NOT_JUDGED,
     INFRASTRUCTURE,
     TAMPERED,
     SUSPICIOUS,
-    SAME_TEXT,
     CRASHED,
     TIMEOUT,
     MEMORY,
     NEWER,
     UNSAFE,
+    CELLS,
 )
+_WORDS = {
+    judgement.TORCH_ATTENTION: "torch's own attention in the text",
+    judgement.SUSPICIOUS_OBJECT: "an object that may pretend to be what it is not",
+    judgement.SUSPICIOUS_TEXT: "what has no place in an answer",
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,6 @@ class ExerciseSummary:
     points: of those who have any verdict. num_waiting: submissions without points: the machine failed, or a person has not
     looked yet. levels: how many learners by share of the points, in the order of LEVELS. statuses: the judge's word -> how
     many. unnamed: how many did not pass and made no mistake that has a name. seconds: of judging it, for each submission.
-    memory: the most bytes that each submission held, where the verdict tells.
     """
 
     exercise: Exercise
@@ -57,7 +57,6 @@ class ExerciseSummary:
     statuses: dict[str, int]
     unnamed: int
     seconds: tuple[float, ...]
-    memory: tuple[int, ...]
 
     @property
     def mean(self) -> float | None:
@@ -105,14 +104,14 @@ class Look:
 class Summary:
     """The whole report in numbers.
 
-    scores: of the judged exercises together, of those who have all their verdicts. max_score: the most there is.
-    mistakes: the most frequent first. looks: the gravest first. absent: never handed in. late: learner -> seconds.
+    scores: learner -> points of the judged exercises together, for those who have all their verdicts. max_score: the most
+    there is. mistakes: the most frequent first. looks: the gravest first. absent: never handed in. late: learner -> seconds.
     """
 
     lesson: str
     learners: tuple[Learner, ...]
     exercises: tuple[ExerciseSummary, ...]
-    scores: tuple[float, ...]
+    scores: dict[str, float]
     max_score: float
     mistakes: tuple[Mistake, ...]
     looks: tuple[Look, ...]
@@ -133,37 +132,63 @@ class Summary:
 
     @property
     def num_full(self) -> int:
-        return sum(score >= self.max_score for score in self.scores)
+        return sum(score >= self.max_score for score in self.scores.values())
 
     @property
     def num_to_grade_by_hand(self) -> int:
         return sum(each.num_waiting for each in self.exercises if each.exercise.by_hand)
 
     @property
+    def judged(self) -> tuple[tuple[str, Judgement], ...]:
+        """Learner and judgement of each submission that has one, the slowest first."""
+        found = ((each.name, each.entry.judgement) for each in self.learners if each.entry is not None)
+        return tuple(sorted(found, key=lambda pair: -pair[1].seconds))
+
+    @property
     def seconds(self) -> tuple[float, ...]:
         """Of judging, for each submission with a verdict."""
-        return tuple(x.entry.judgement.seconds for x in self.learners if x.entry is not None)
+        return tuple(found.seconds for _, found in self.judged)
+
+    @property
+    def peak_memory(self) -> int | None:
+        """The most bytes that a submission held, Python and torch included; None where nothing measured it."""
+        return max(
+            (found.peak_memory for _, found in self.judged if found.peak_memory is not None), default=None
+        )
 
     def reasons(self, learner: str) -> tuple[Reason, ...]:
-        """Why to look at this learner's submission; often nothing."""
-        return next((look.reasons for look in self.looks if look.learner.name == learner), ())
+        """Why to look at this learner's submission, the same text as others' included; often nothing."""
+        found = next((look.reasons for look in self.looks if look.learner.name == learner), ())
+        copies = tuple(
+            Reason(
+                SAME_TEXT, f"{copy.cell}, as {some([name for name in copy.learners if name != learner], 3)}"
+            )
+            for copy in self.same_text
+            if learner in copy.learners
+        )
+        return found + copies
 
 
 def summarise(results: ClassResults) -> Summary:
     learners = results.learners
     entries = [learner.entry for learner in learners if learner.entry is not None]
-    copies = groups(results.notebook, {learner.name: learner.texts for learner in learners})
-    looks = [Look(learner, reasons) for learner in learners if (reasons := _reasons(learner, copies))]
+    judged = [exercise for exercise in results.exercises if not exercise.by_hand]
+    totals = {learner.name: [learner.points(each) for each in judged] for learner in learners}
+    looks = [Look(learner, reasons) for learner in learners if (reasons := _reasons(learner))]
     looks.sort(key=lambda look: (KINDS.index(look.reasons[0].kind), look.learner.name))
     return Summary(
         lesson=results.lesson,
         learners=learners,
         exercises=tuple(_exercise(exercise, learners) for exercise in results.exercises),
-        scores=tuple(learner.score for learner in learners if learner.score is not None),
-        max_score=sum(exercise.max_points for exercise in results.exercises if not exercise.by_hand),
+        scores={
+            name: sum(p for p in points if p is not None)
+            for name, points in totals.items()
+            if None not in points
+        },
+        max_score=sum(exercise.max_points for exercise in judged),
         mistakes=_mistakes(results),
         looks=tuple(looks),
-        same_text=tuple(copies),
+        same_text=tuple(groups(results.notebook, {each.name: each.texts for each in learners})),
         absent=tuple(learner.name for learner in learners if not learner.handed_in),
         late={x.name: x.seconds_late for x in learners if x.handed_in and x.seconds_late > 0},
         devices=tuple(sorted({entry.device for entry in entries})),
@@ -180,8 +205,13 @@ def headline(message: str) -> str:
 
 
 def evidence(result: CheckResult) -> tuple[str, ...]:
-    """What the judge noticed about an answer that is right or wrong apart from it, in words."""
-    return tuple(str(flag) for flag in getattr(result, "flags", ()))
+    """What the judge noticed about an answer, right or wrong, in words."""
+    found = []
+    if judgement.NO_KERNEL in result.flags:
+        found.append("no Triton kernel of the learner's own was launched")
+    if result.attention_calls:
+        found.append(f"torch's own attention was called ({result.attention_calls} times)")
+    return tuple(found)
 
 
 def _level(share: float) -> str:
@@ -193,20 +223,16 @@ def _level(share: float) -> str:
 
 
 def _exercise(exercise: Exercise, learners: Sequence[Learner]) -> ExerciseSummary:
-    if exercise.by_hand:
-        given = [learner.by_hand.get(exercise.name) for learner in learners if learner.entry is not None]
-        points = tuple(each for each in given if each is not None)
-        return ExerciseSummary(exercise, points, len(given) - len(points), {}, 0, (), ())
+    given = [learner.points(exercise) for learner in learners if learner.entry is not None]
+    points = tuple(each for each in given if each is not None)
     found = [learner.checks[exercise.name] for learner in learners if exercise.name in learner.checks]
-    points = tuple(result.points for result in found if result.points is not None)
     return ExerciseSummary(
         exercise,
         points,
-        len(found) - len(points),
+        len(given) - len(points),
         dict(Counter(result.status for result in found).most_common()),
         sum(_is_short(result) and result.misconception is None for result in found),
         tuple(result.seconds for result in found),
-        tuple(m for result in found if isinstance(m := getattr(result, "memory", None), int)),
     )
 
 
@@ -239,11 +265,11 @@ def _message(exercise: str, misconception: str) -> str:
     return next((each.message for each in known if each.name == misconception), "")
 
 
-def _reasons(learner: Learner, copies: Sequence[SameText]) -> tuple[Reason, ...]:
-    return tuple(sorted(_all_reasons(learner, copies), key=lambda reason: KINDS.index(reason.kind)))
+def _reasons(learner: Learner) -> tuple[Reason, ...]:
+    return tuple(sorted(_all_reasons(learner), key=lambda reason: KINDS.index(reason.kind)))
 
 
-def _all_reasons(learner: Learner, copies: Sequence[SameText]) -> Iterator[Reason]:
+def _all_reasons(learner: Learner) -> Iterator[Reason]:
     if not learner.handed_in:
         return
     if learner.refused:
@@ -254,20 +280,21 @@ def _all_reasons(learner: Learner, copies: Sequence[SameText]) -> Iterator[Reaso
         )
     if learner.newer:
         yield Reason(NEWER, "there is a newer submission than the one graded; run autograder grade")
-    for line in learner.repairs:
-        yield Reason(TAMPERED, line)
-    for copy in copies:
-        if learner.name in copy.learners:
-            others = [name for name in copy.learners if name != learner.name]
-            named = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-            how = "word for word" if copy.exactly else "but for names"
-            yield Reason(SAME_TEXT, f"the same as {named}, {how}", copy.cell)
     if learner.entry is None:
         return
     if learner.entry.sandbox == "none":
         yield Reason(UNSAFE, "judged with --unsafe: this learner's code could reach the grader")
-    for line in learner.entry.judgement.notes:
-        yield Reason(TAMPERED, line)
+    found = learner.entry.judgement
+    tampered = found.remarks.get(judgement.TAMPERED, ())
+    for line in found.notes:
+        yield Reason(TAMPERED if line in tampered else CELLS, line)
+    said = {_cell(line) for line in found.notes}
+    for line in learner.repairs:
+        if _cell(line) not in said:
+            yield Reason(TAMPERED, line)
+    for flag, words in _WORDS.items():
+        for place in found.remarks.get(flag, ()):
+            yield Reason(SUSPICIOUS, f"{words}: {place}")
     for name, result in learner.checks.items():
         if result.points is None:
             yield Reason(INFRASTRUCTURE, headline(result.message), name)
@@ -275,6 +302,11 @@ def _all_reasons(learner: Learner, copies: Sequence[SameText]) -> Iterator[Reaso
             yield Reason(result.status, headline(result.message), name)
         for flag in evidence(result):
             yield Reason(SUSPICIOUS, flag, name)
+
+
+def _cell(line: str) -> str:
+    """The cell that a remark is about: "cell NAME was changed"."""
+    return line.removeprefix("cell ").partition(" ")[0]
 
 
 def spread(numbers: Sequence[float]) -> dict[str, Any]:

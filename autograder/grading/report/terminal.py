@@ -29,10 +29,10 @@ def _fitted(lines: Iterator[str], width: int) -> Iterator[str]:
 def _class(summary: Summary) -> Iterator[str]:
     yield f"{summary.lesson}: {', '.join(attendance(summary))}"
     if summary.scores:
-        got = statistics.fmean(summary.scores)
+        got = statistics.fmean(summary.scores.values())
         yield (
             f"{_INDENT}mean {mean(got)} of {points(summary.max_score)} points ({percent(got / summary.max_score)}), median "
-            f"{points(statistics.median(summary.scores))}; {count(summary.num_full, 'learner')} with all of them"
+            f"{points(statistics.median(summary.scores.values()))}; {count(summary.num_full, 'learner')} with all of them"
         )
     if summary.num_to_grade_by_hand:
         yield f"{_INDENT}{count(summary.num_to_grade_by_hand, 'answer')} to grade by hand (Formgrader)"
@@ -85,14 +85,18 @@ def _mistakes(summary: Summary) -> Iterator[str]:
 
 
 def _looks(summary: Summary) -> Iterator[str]:
-    if not summary.looks:
+    if not summary.looks and not summary.same_text:
         return
     yield f"Whom to look at: {count(len(summary.looks), 'submission')}"
+    width = min(24, max((len(look.learner.name) for look in summary.looks), default=0))
     for look in summary.looks:
         for i, reason in enumerate(look.reasons):
             where = f" in {reason.exercise}" if reason.exercise else ""
             name = look.learner.name if i == 0 else ""
-            yield f"{_INDENT}{name:16}  {reason.kind}{where}: {reason.text}"
+            yield f"{_INDENT}{name:{width}}  {reason.kind}{where}: {reason.text}"
+    for copy in summary.same_text:
+        how = "word for word" if copy.exactly else "but for names"
+        yield f"{_INDENT}the same text in {copy.cell}, {how}: {some(copy.learners, 6)}"
 
 
 def _time(summary: Summary) -> Iterator[str]:
@@ -103,6 +107,5 @@ def _time(summary: Summary) -> Iterator[str]:
         f"Time: {duration(took['sum'])} of judging, median {duration(took['median'])} a submission, at most "
         f"{duration(took['most'])}; on {', '.join(summary.devices)}; sandbox: {', '.join(summary.sandboxes)}"
     )
-    memory = [most for each in summary.exercises for most in each.memory]
-    if memory:
-        yield f"Memory: at most {size(max(memory))} in one test"
+    if summary.peak_memory is not None:
+        yield f"Memory: at most {size(summary.peak_memory)}, Python and torch included"

@@ -39,7 +39,7 @@ def _learner(
     entry = Entry(
         "k" + name, "01_x", 7, "CPU", sandbox, "2026-01-01", Judgement(None, checks, notes=notes, seconds=4.0)
     )
-    return Learner(name, entry=entry, by_hand={"why": 2.0}, **more)
+    return Learner(name, entry=entry, scores={"why": (None, 2.0)}, **more)
 
 
 def _class(*learners: Learner) -> Summary:
@@ -76,7 +76,7 @@ def test_the_numbers_of_a_class(summary: Summary) -> None:
     assert (attend.points, attend.num_waiting, attend.levels) == ((5.0, 2.0, 0.0), 1, (1, 1, 0, 1))
     assert (why.mean, why.num_waiting) == (2.0, 0)
     # dee's total is not known, and is no low total.
-    assert (summary.scores, summary.max_score, summary.num_full) == ((10.0, 2.0, 0.0), 10, 1)
+    assert (summary.scores, summary.max_score, summary.num_full) == ({"ada": 10, "bob": 2, "cy": 0}, 10, 1)
     assert (summary.num_judged, summary.num_handed_in) == (4, 6)
     assert (summary.absent, summary.late) == (("fay",), {"bob": 7200.0})
     assert summary.seconds == (4.0,) * 4
@@ -95,9 +95,45 @@ def test_whom_to_look_at_and_why(summary: Summary) -> None:
         "eve": [("refused", "")],
         "gus": [("not judged", "")],
         "dee": [("infrastructure", "q2-attend")],
-        "cy": [("tampered", ""), ("crashed", "q2-attend")],
+        "cy": [("crashed", "q2-attend"), ("cells", "")],
     }
     assert list(found) == ["eve", "gus", "dee", "cy"]
+
+
+def test_what_the_judge_noticed_is_said_in_words() -> None:
+    launches = {"helper.kernel": 3}
+    no_kernel = CheckResult(5.0, 5.0, "passed", "", None, 1.0, launches=launches, needs_kernel=True)
+    borrowed = CheckResult(5.0, 5.0, "passed", "", None, 1.0, attention_calls=4)
+    place = "q2-code, line 3: def __eq__(self, other):"
+    judgement = Judgement(
+        None,
+        {"q2-metadata": no_kernel, "q2-attend": borrowed},
+        notes=("cell q2-attend was changed; the instructor's text counts",),
+        remarks={
+            "suspicious-object": (place,),
+            "tampered-notebook": ("cell q2-attend was changed; the instructor's text counts",),
+        },
+        seconds=3.0,
+        peak_memory=3 * 2**30,
+        cpu_seconds=2.5,
+        workers_started=1,
+    )
+    repairs = ("cell q2-attend was edited", "cell setup had tags ['skip-execution']")
+    sly = Learner("sly", entry=Entry("k", "01_x", 7, "CPU", "bubblewrap", "", judgement), repairs=repairs)
+    summary = _class(_learner("ada", _result(5.0), _result(5.0)), sly)
+    (look,) = summary.looks
+    assert [(reason.kind, reason.exercise, reason.text) for reason in look.reasons] == [
+        ("tampered", "", "cell q2-attend was changed; the instructor's text counts"),
+        ("tampered", "", "cell setup had tags ['skip-execution']"),
+        ("suspicious", "", f"an object that may pretend to be what it is not: {place}"),
+        ("suspicious", "q2-metadata", "no Triton kernel of the learner's own was launched"),
+        ("suspicious", "q2-attend", "torch's own attention was called (4 times)"),
+    ]
+    assert "at most 3.0 GiB" in as_text(summary, 100)
+    assert "3.0 GiB" in _Page(as_html(summary)).text
+    line = next(x for x in csv.DictReader(io.StringIO(as_csv(summary))) if x["learner"] == "sly")
+    assert (line["launches"], line["submission_peak_memory"]) == ("helper.kernel 3", "3221225472")
+    assert (line["evidence"], line["points"]) == ("no Triton kernel of the learner's own was launched", "5")
 
 
 def test_the_terminal_answers_the_three_questions(summary: Summary) -> None:
@@ -177,6 +213,26 @@ def test_nothing_that_learners_write_comes_alive() -> None:
     assert "\\x1b]0;title" in text
 
 
+def test_equal_answers_are_listed_together_and_found_from_each_learner() -> None:
+    answer = "def f(a):\n" + "".join(f"    x{i} = a * {i} + len(a)\n" for i in range(9)) + "    return x3"
+    cell = nbformat.v4.new_code_cell(
+        "def f(a):\n    ...", id="f-code", metadata={"nbgrader": {"solution": True, "grade_id": "f-code"}}
+    )
+    right = [_result(5.0), _result(5.0)]
+    learners = [
+        _learner(n, *right, texts={"f-code": text})
+        for n, text in [("ada", answer), ("bob", answer), ("cy", "")]
+    ]
+    exercises = (Exercise("q2-metadata", 5, False), Exercise("q2-attend", 5, False))
+    lesson = nbformat.v4.new_notebook(cells=[cell])
+    summary = summarise(ClassResults("01_x", lesson, exercises, tuple(learners)))
+    assert summary.looks == ()
+    assert "the same text in f-code, word for word: ada, bob" in as_text(summary, 100)
+    assert "ada, bob" in _Page(as_html(summary)).text
+    looks = {line["learner"]: line["look"] for line in csv.DictReader(io.StringIO(as_csv(summary)))}
+    assert looks == {"ada": "same text: f-code, as bob", "bob": "same text: f-code, as ada", "cy": ""}
+
+
 def test_a_grading_without_a_sandbox_is_said_first() -> None:
     summary = _class(_learner("ada", _result(5.0), _result(5.0), sandbox="none"))
     assert "JUDGED WITHOUT A SANDBOX" in as_text(summary, 100).split("\n\n")[0]
@@ -228,16 +284,27 @@ def test_the_command_knows_each_learner_by_the_content_of_the_clean_copy(
     api = open_course()
     with api.gradebook as gradebook:
         gradebook.add_student("ghost")
+        gradebook.add_student("ada")
+        gradebook.add_assignment(lesson, duedate="2026-01-01 12:00")
+        gradebook.add_notebook(lesson, lesson)
+        gradebook.add_grade_cell("double", lesson, lesson, max_score=2, cell_type="code")
+        gradebook.add_submission(lesson, "ada", timestamp="2026-01-01 14:00")
+        gradebook.find_grade("double", lesson, lesson, "ada").manual_score = 1.5  # a person has the last word
+        gradebook.db.commit()
 
     assert _report(lesson) == 0
     out = capsys.readouterr().out
-    assert "5 learners, 2 judged, 1 refused, 1 not judged, 1 never handed in" in out
-    assert "mean 4.0 of 5 points" in out
+    assert "5 learners, 2 judged, 1 refused, 1 not judged, 1 late, 1 never handed in" in out
+    assert "mean 3.8 of 5 points" in out
     assert "never handed in: ghost" in out
     with (course / "report" / f"{lesson}.csv").open(newline="") as file:
         lines = {(line["learner"], line["exercise"]): line for line in csv.DictReader(file)}
     assert len(lines) == 15
-    assert (lines["ada", "double"]["points"], lines["ada", "why"]["status"]) == ("2", "to be graded by hand")
+    assert (lines["ada", "double"]["points"], lines["ada", "why"]["status"]) == (
+        "1.5",
+        "to be graded by hand",
+    )
+    assert lines["ada", "double"]["seconds_late"] == "7200"
     assert (lines["bob", "double"]["points"], lines["bob", "double"]["status"]) == ("0", "wrong")
     assert "handed in again" in lines["bob", "triple"]["look"]
     assert lines["not-json", "double"]["status"] == "refused"
@@ -249,7 +316,7 @@ def test_the_command_knows_each_learner_by_the_content_of_the_clean_copy(
 
 def test_a_lesson_that_is_not_there(tiny_course: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert _report("09_none") == 1
-    assert "there is no lesson 09_none" in capsys.readouterr().err
+    assert "there is no graded lesson 09_none" in capsys.readouterr().err
     assert _report("01_tiny") == 1
     assert "nobody has handed in 01_tiny" in capsys.readouterr().err
     assert _report("01_tiny", "--submissions", "nowhere") == 2
