@@ -20,6 +20,8 @@ _TAGS = (
 TAGS = frozenset(_TAGS.split())
 # What Pygments gives to the words of a program. Any other class, or an id, could pass for a part of the page.
 HIGHLIGHT = re.compile(r"highlight|[a-z]{1,2}[0-9a-z]?")
+# Not to a file that was handed in beside the notebook: formgrader would open it as a page of its own.
+LINK = re.compile(r"https?://|mailto:|#")
 PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]*")
 
 
@@ -27,7 +29,9 @@ PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]*")
 def markdown2html(context: Context, source: str) -> str:
     """In place of nbconvert's filter of this name, through `HTMLExporter.filters`."""
     attachments = context.get("cell", {}).get("attachments", {})
-    made = MarkdownWithMath(renderer=IPythonRenderer(escape=False, attachments=attachments)).render(source)
+    made = MarkdownWithMath(
+        renderer=IPythonRenderer(escape=False, attachments=attachments, exclude_anchor_links=True)
+    ).render(source)
     clean: str = bleach.clean(
         made, tags=TAGS, attributes=_may_stand, protocols=["http", "https", "mailto", "data"], strip=True
     )
@@ -40,7 +44,7 @@ def _may_stand(tag: str, name: str, value: str) -> bool:
     if name == "src":
         return tag == "img" and bool(PICTURE.fullmatch(value))
     if name == "href":
-        return tag == "a" and not value.strip().lower().startswith("data:")
+        return tag == "a" and bool(LINK.match(value))
     return name in ("title", "alt", "align", "colspan", "rowspan", "open", "start", "width", "height")
 
 

@@ -4,7 +4,6 @@ import re
 from typing import Any
 
 from nbformat.notebooknode import NotebookNode
-from nbgrader import utils
 from nbgrader.preprocessors import NbGraderPreprocessor
 
 from autograder.nbgrader_bridge.submission import MARK
@@ -34,7 +33,7 @@ class RedactForFeedback(NbGraderPreprocessor):
         hidden: set[str] = set()
         for cell in nb.cells:
             cell.metadata.pop(MARK, None)
-            if cell.cell_type == "code" and utils.is_grade(cell):
+            if cell.cell_type == "code":
                 for body in HIDDEN.findall(cell.source):
                     hidden.update(line.strip() for line in body.splitlines() if len(line.strip()) >= TELLING)
                 cell.source = HIDDEN.sub("", cell.source).rstrip("\n")

@@ -29,24 +29,20 @@ class RestoreCells(NbGraderPreprocessor):
         with Gradebook(info["db_url"]) as gradebook:
             known = _known_cells(gradebook, info["assignment"], info["notebook"])
         repairs: list[str] = []
-        present: dict[str, NotebookNode] = {}
-        for cell in nb.cells:
-            name = _name_of(cell, known)
-            if name is None:
-                if cell.metadata.pop("nbgrader", None):
-                    repairs.append(
-                        "a cell with nbgrader metadata of no known cell is graded as an ordinary one"
-                    )
-                if cell.cell_type == "raw":
-                    as_text(cell)
+        names = [_name_of(cell, known) for cell in nb.cells]
+        present = {name: cell for name, cell in zip(names, nb.cells, strict=True) if name is not None}
+        for name, cell in zip(names, nb.cells, strict=True):
+            if name is not None and present[name] is cell:
+                repairs += _restore(cell, name, known[name])
                 continue
-            repairs += _restore(cell, name, known[name])
-            if (
-                name in present
-            ):  # the last one counts; nbgrader leaves the others' metadata empty, and stops at that
-                present[name].metadata = NotebookNode()
+            if name is not None:
                 repairs.append(f"cell {name} is there more than once; the last one counts")
-            present[name] = cell
+            elif "nbgrader" in cell.metadata:
+                repairs.append("a cell with nbgrader metadata of no known cell is graded as an ordinary one")
+            for key in ("nbgrader", "tags"):
+                cell.metadata.pop(key, None)
+            if cell.cell_type == "raw":
+                as_text(cell)
         previous: str | None = None
         for name, spec in known.items():
             if name not in present:
@@ -114,12 +110,12 @@ def _restore(cell: NotebookNode, name: str, spec: dict[str, Any]) -> list[str]:
     for key in ("grade_id", "grade", "solution", "task", "locked", "points", "schema_version"):
         if key in spec["meta"] and meta.get(key, False) != spec["meta"][key]:
             repairs.append(f"cell {name} said {key} = {meta.get(key)!r}, not {spec['meta'][key]!r}")
-    if spec["meta"]["locked"] and cell.source.rstrip() != HIDDEN.sub("", spec["source"]).rstrip():
-        repairs.append(f"cell {name} was edited; the assignment's own text is used")
+    if spec["meta"]["locked"]:
+        if cell.source.rstrip() not in (spec["source"].rstrip(), HIDDEN.sub("", spec["source"]).rstrip()):
+            repairs.append(f"cell {name} was edited; the assignment's own text is used")
         cell.source = spec["source"]
-    tags = cell.metadata.get("tags")
-    if tags:  # nbclient would leave out a cell that is tagged skip-execution
-        repairs.append(f"cell {name} had tags {tags!r}")
+    if cell.metadata.get("tags"):  # nbgrader itself would leave out a test that is tagged skip-execution
+        repairs.append(f"cell {name} had tags {cell.metadata['tags']!r}")
     cell.metadata = NotebookNode({"nbgrader": NotebookNode(spec["meta"])})
     return repairs
 

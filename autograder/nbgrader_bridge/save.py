@@ -75,6 +75,12 @@ class SaveVerdicts(SaveAutoGrades):
         else:
             result = self._entry.judgement.checks.get(grade.name)
             grade.auto_score = None if result is None else result.points
+            score = (
+                "no points"
+                if grade.auto_score is None
+                else f"{grade.auto_score:g} of {grade.max_score:g} points"
+            )
+            self.log.info("%s, %s: %s", self.student_id, grade.name, score)
         if grade.manual_score is None:
             grade.needs_manual_grade = grade.auto_score is None
             return

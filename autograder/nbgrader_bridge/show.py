@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,9 +66,12 @@ def verdict_outputs(result: CheckResult, sandbox: str) -> list[NotebookNode]:
 
 
 def printed_outputs(judgement: Judgement, name: str) -> list[NotebookNode]:
-    """What a learner's cell printed when the judge ran it, and the error that it ended with."""
+    """What a learner's cell printed and drew when the judge ran it, and the error that it ended with."""
     printed, error = judgement.cells.get(name, ("", ""))
     outputs = [new_output("stream", name="stdout", text=printed)] if printed else []
+    for image in judgement.images.get(name, ()):
+        data = {"image/png": base64.b64encode(image).decode()}
+        outputs.append(new_output("display_data", data=data))
     if error:
         kind, _, rest = error.partition(": ")
         if not kind.isidentifier():

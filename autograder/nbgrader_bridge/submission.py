@@ -63,7 +63,7 @@ class JudgeSubmission(NbGraderPreprocessor):
     """First in `Autograde.sanitize_preprocessors`: gets the verdict on the submission, as it was handed in.
 
     The verdict is in the journal. What the notebook takes along is its key there and each cell's name at the judge, in place
-    of all metadata that a learner can write, but nbgrader's, which RestoreCells puts right.
+    of all metadata that a learner can write, but for nbgrader's and tags: RestoreCells puts those right.
     """
 
     def preprocess(self, nb: NotebookNode, resources: Resources) -> tuple[NotebookNode, Resources]:
@@ -83,7 +83,7 @@ class JudgeSubmission(NbGraderPreprocessor):
         key = self._verdict(Path(course.root), source, lesson, info.pop("submitted"))
         names = _names_at_the_judge(nb, {cell["id"] for cell in lessons_cells})
         for cell, name in zip(nb.cells, names, strict=True):
-            meta = {"nbgrader": cell.metadata["nbgrader"]} if "nbgrader" in cell.metadata else {}
+            meta = {key: cell.metadata[key] for key in ("nbgrader", "tags") if key in cell.metadata}
             cell.metadata = NotebookNode(meta if name is None else {**meta, MARK: name})
         nb.metadata = NotebookNode({MARK: key})
         return nb, resources

@@ -251,6 +251,8 @@ def test_the_notebook_shows_what_the_judge_saw_and_nothing_else(course: TinyCour
         assert "forged" not in text
         assert "0 of 2 points." in text
         assert "all is well" not in text
+    repairs = autograded(course.root, "skips").metadata["autograder_repairs"]
+    assert "cell double had tags ['skip-execution']" in repairs
     assert outputs(autograded(course.root, "prints"), "double-code") == "ran here\n"
     assert outputs(autograded(course.root, "ada"), "triple") == "3 of 3 points.\n"
     assert "your code ended its process" in outputs(autograded(course.root, "crashes"), "triple")

@@ -58,8 +58,9 @@ def test_a_verdict_reads_as_points_and_reason() -> None:
 
 def test_a_cell_shows_what_it_printed_and_how_it_ended() -> None:
     cells = {"a": ("hi\n", "ValueError: no: never"), "b": ("", "your code did not finish within 5 s")}
-    judgement = Judgement(None, {}, cells=cells)
-    printed, error = printed_outputs(judgement, "a")
+    judgement = Judgement(None, {}, cells=cells, images={"a": (b"png",)})
+    printed, drawn, error = printed_outputs(judgement, "a")
+    assert drawn.data == {"image/png": "cG5n"}
     assert (printed.text, error.ename, error.evalue) == ("hi\n", "ValueError", "no: never")
     (fault,) = printed_outputs(judgement, "b")
     assert fault.traceback == ["your code did not finish within 5 s"]
@@ -185,7 +186,7 @@ def f(x): return 1
 <script>hacked()</script>
 <img src=x onerror="hacked()"><svg onload="hacked()"></svg>
 <a href="javascript:hacked()">press</a> <a href="data:text/html,<script>hacked()</script>">press</a>
-[press](javascript:hacked) <iframe srcdoc="<script>hacked()</script>"></iframe>
+[press](javascript:hacked) [press](hacked.html) [press](files/hacked.html) <iframe srcdoc="<script>hacked()</script>"></iframe>
 <input id="q" class="score" value="99"><span id="q" class="score tabbable">99</span>
 <style>body { display: none }</style><form action="/formgrader/api"></form>
 """
@@ -216,6 +217,7 @@ def test_markdown_keeps_its_form_and_loses_what_acts() -> None:
         "onload",
         "<svg",
         "javascript:",
+        "hacked.html",
         "data:text",
         "<iframe",
         "<input",
