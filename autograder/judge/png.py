@@ -7,7 +7,7 @@ import zlib
 from typing import Any
 
 MAX_BYTES = 150_000  # of one image
-MAX_PIXELS = 4_000_000
+MAX_PIXELS, MAX_SIDE = 4_000_000, 4000
 _MAGIC = b"\x89PNG\r\n\x1a\n"
 _KEPT = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
@@ -50,4 +50,4 @@ def _is_header(kind: bytes, body: bytes) -> bool:
     if kind != b"IHDR" or len(body) != 13:
         return False
     width, height = struct.unpack_from(">II", body)
-    return bool(width and height and width * height <= MAX_PIXELS and max(width, height) <= MAX_PIXELS // 100)
+    return bool(width and height and width * height <= MAX_PIXELS and max(width, height) <= MAX_SIDE)

@@ -197,7 +197,9 @@ class Session:
     def _fault_in(self, error: dict[str, Any]) -> Fault | None:
         """The fault behind an exception after which the worker is no good any more; ends the worker."""
         text = error["message"]
-        if {"MemoryError", "OutOfMemoryError"} & set(error["bases"]) or "can't allocate memory" in text:
+        if "OutOfMemoryError" in error["bases"] and "CUDA" in text:
+            fault = Fault(MEMORY, "your code needs more of the GPU's memory than there is for it")
+        elif {"MemoryError", "OutOfMemoryError"} & set(error["bases"]) or "can't allocate memory" in text:
             fault = Fault(MEMORY, f"your code needs more memory than there is ({_size(self.limits.memory)})")
         elif "AcceleratorError" in error["bases"] or "CUDA error" in text:
             fault = Fault(CRASHED, f"your code broke the GPU's state: {text.splitlines()[0][:200]}")

@@ -1,0 +1,126 @@
+"""What a kernel can do to a GPU costs its own exercise: not the others', and not the next learner's."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from autograder.judge.judge import Judge
+from autograder.judge.judgement import Judgement
+from autograder.judge.sandbox import Limits, why_unavailable
+from tests.autograder.judge.kernel_lesson import FULL, kernel_lesson, submission
+
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
+
+CALL_SECONDS = 12
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[Judge]:
+    if (reason := why_unavailable()) is not None:
+        pytest.skip(reason)
+    with Judge(kernel_lesson(), Limits(call=CALL_SECONDS, total=300)) as made:
+        yield made
+
+
+def points(judgement: Judgement) -> dict[str, float | None]:
+    return {name: result.points for name, result in judgement.checks.items()}
+
+
+def test_compiled_kernels_are_judged_and_counted(judge: Judge) -> None:
+    judged = judge.judge(submission())
+    assert points(judged) == FULL, judged.checks
+    for name, result in judged.checks.items():
+        assert result.launches == {f"_{name}_kernel": 1}
+    assert judged.flags == ()
+    assert judged.workers_started == 1
+    without = judge.judge(submission(double="def double(x):\n    return x + x"))
+    assert points(without) == FULL
+    assert without.flags == ("no-kernel-launched",)
+
+
+OUT_OF_BOUNDS = """
+@triton.jit
+def _far(x_ptr):
+    tl.store(x_ptr + (tl.program_id(0).to(tl.int64) + 1) * 17179869184, 1.0)
+
+
+def double(x):
+    _far[(64,)](x)
+    return x + x
+"""
+
+ENDLESS = """
+@triton.jit
+def _endless(x_ptr):
+    value = tl.load(x_ptr, volatile=True)
+    while value < 1e30:
+        value = tl.load(x_ptr, volatile=True)
+
+
+def double(x):
+    _endless[(1,)](x)
+    return x + x
+"""
+
+HUNGRY = """
+def double(x):
+    kept = []
+    while True:
+        kept.append(torch.empty(2**30, dtype=torch.uint8, device="cuda"))
+"""
+
+# Held from the moment that its cell runs, while the others are judged.
+GREEDY = """
+kept = []
+while True:
+    kept.append(torch.empty(2**30, dtype=torch.uint8, device="cuda"))
+
+
+def double(x):
+    return x + x
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "status", "message"),
+    [
+        (OUT_OF_BOUNDS, "crashed", "broke the GPU's state"),
+        (ENDLESS, "timeout", f"did not finish within {CALL_SECONDS} s"),
+        (HUNGRY, "memory", "more of the GPU's memory than there is"),
+        (GREEDY, "memory", "more of the GPU's memory than there is"),
+    ],
+    ids=["out of bounds", "endless", "hungry", "greedy"],
+)
+def test_a_fault_on_the_gpu_costs_its_own_exercise(
+    judge: Judge, source: str, status: str, message: str
+) -> None:
+    started = time.monotonic()
+    judged = judge.judge(submission(double=source))
+    seconds = time.monotonic() - started
+    result = judged.checks["double"]
+    assert (result.status, result.points) == (status, 0), result
+    assert message in result.message
+    assert points(judged) == {**FULL, "double": 0}
+    assert judged.workers_started == 2
+    assert status in judged.flags
+    assert seconds < CALL_SECONDS + 60
+    # The GPU is whole again for the next learner, whose kernels run in a process of their own, and for the judge.
+    assert points(judge.judge(submission())) == FULL
+    assert torch.ones(1000, device="cuda").sum().item() == 1000
+
+
+def test_the_memory_of_a_killed_worker_is_free_again(judge: Judge) -> None:
+    free_before, total = torch.cuda.mem_get_info()
+    judge.judge(submission(double=HUNGRY))
+    free_after, _ = torch.cuda.mem_get_info()
+    assert free_before - free_after < total // 50
+
+
+def test_no_learner_finds_anothers_compiled_kernels(judge: Judge) -> None:
+    looks = "import os\nfound = os.path.exists('/tmp/triton')\ndef double(x):\n    assert not found\n    return x + x"
+    # Compiled by the worker's own first test, whose cache lies in a folder that is made for this worker.
+    assert judge.judge(submission()).score == sum(FULL.values())
+    judged = judge.judge(submission(add=looks + "\ndef add(x):\n    return double(x) - x + 1"))
+    assert judged.checks["add"].points == FULL["add"], judged.checks["add"]
