@@ -63,6 +63,11 @@ class ExerciseSummary:
         return statistics.fmean(self.points) if self.points else None
 
     @property
+    def share_of_points(self) -> float | None:
+        """Of all the points that there were to get."""
+        return None if self.mean is None else self.mean / self.exercise.max_points
+
+    @property
     def levels(self) -> tuple[int, ...]:
         counts = Counter(_level(points / self.exercise.max_points) for points in self.points)
         return tuple(counts[level] for level in LEVELS)
@@ -137,6 +142,15 @@ class Summary:
     @property
     def num_to_grade_by_hand(self) -> int:
         return sum(each.num_waiting for each in self.exercises if each.exercise.by_hand)
+
+    @property
+    def hardest(self) -> ExerciseSummary | None:
+        """The judged exercise that brought the smallest share of its points; None if nobody lost any."""
+        found = [
+            each for each in self.exercises if not each.exercise.by_hand and each.share_of_points is not None
+        ]
+        worst = min(found, key=lambda each: each.share_of_points or 0.0, default=None)
+        return worst if worst is not None and worst.share_of_points != 1 else None
 
     @property
     def judged(self) -> tuple[tuple[str, Judgement], ...]:

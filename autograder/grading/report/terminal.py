@@ -34,6 +34,8 @@ def _class(summary: Summary) -> Iterator[str]:
             f"{_INDENT}mean {mean(got)} of {points(summary.max_score)} points ({percent(got / summary.max_score)}), median "
             f"{points(statistics.median(summary.scores.values()))}; {count(summary.num_full, 'learner')} with all of them"
         )
+    if summary.hardest is not None:
+        yield f"{_INDENT}hardest: {summary.hardest.exercise.name}, {percent(summary.hardest.share_of_points)} of its points"
     if summary.num_to_grade_by_hand:
         yield f"{_INDENT}{count(summary.num_to_grade_by_hand, 'answer')} to grade by hand (Formgrader)"
     for names, what in ((summary.absent, "never handed in"), (tuple(summary.late), "late")):

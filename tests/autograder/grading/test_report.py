@@ -142,6 +142,7 @@ def test_the_terminal_answers_the_three_questions(summary: Summary) -> None:
     first, *_ = text.splitlines()
     assert first == "01_x: 7 learners, 4 judged, 1 refused, 1 not judged, 1 late, 1 never handed in"
     assert "mean 4.0 of 10 points (40 %), median 2; 1 learner with all of them" in text
+    assert "hardest: q2-metadata, 45 % of its points" in text
     assert f"2 learners in q2-metadata (50 %): {SLOT}" in text
     assert "crashed in q2-attend: your code's process was killed" in text
     assert text.index("mean 4.0") < text.index("What to talk about") < text.index("Whom to look at")
