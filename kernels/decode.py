@@ -1,35 +1,68 @@
 """Paged decode: one query token a request, the last of its sequence, against all that the cache holds for it.
 
-Decode is bound by reading keys and values, so a program takes one kv head and all query heads that it serves:
-a key is read once. A long sequence is cut into splits that run side by side, each with its own online
-softmax; merge.py puts them together.
+The third rung. As in gqa_decode.py a program takes one kv head, the query heads that it serves are the rows of
+one tile, and an online softmax (softmax.py) walks over tiles of keys and values. New is how work is cut: long
+sequences are cut into splits that run side by side (schedule.py), so that the GPU is full and no program is much
+longer than another. A program reads its queries, its part of the block table, and the keys and values of its
+split. A request in one split is done then. Otherwise a split's output goes to a buffer, in float32 with its lse,
+and a second kernel puts the request's splits together (merge.py).
+
+Each key and value is read once, and nothing else is large: reading them bounds the speed. A load takes most of a
+microsecond, so an H200 reaches its bandwidth only with about 64 KB on their way in each multiprocessor: hence
+several programs on each, several tiles in flight in each (num_stages), and the block table read a tile ahead.
 """
 
 # mypy: allow-untyped-defs
 
+import functools
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from kernels import contract, runtime
-from kernels.contract import AttentionResult
-from kernels.merge import launch_merge
+from kernels.contract import AttentionResult, Scale
+from kernels.merge import launch_merge_splits
 from kernels.paging import find_slots, load_tile
-from kernels.softmax import LOG2_E, finish_softmax, start_softmax, update_softmax
+from kernels.schedule import find_split
+from kernels.scores import alibi, softcap
+from kernels.softmax import (
+    LOG2_E,
+    finish_softmax,
+    start_softmax,
+    start_softmax_at_sinks,
+    update_softmax,
+)
 
 __all__ = ["paged_decode"]
 
+_LOG2_E = tl.constexpr(LOG2_E)
 
-@triton.jit
+
+@triton.jit(do_not_specialize=["num_reqs", "wanted", "window", "stride_table_req"])
 def _paged_decode_kernel(
     query_ptr,  # [num_reqs, num_heads, head_size]
     key_cache_ptr,  # [num_blocks, block_size, num_kv_heads, head_size]
     value_cache_ptr,  # [num_blocks, block_size, num_kv_heads, head_size]
     block_table_ptr,  # [num_reqs, max_num_blocks]
     seq_lens_ptr,  # [num_reqs]
-    out_ptr,  # [NUM_SPLITS, num_reqs, num_heads, head_size]
-    lse_ptr,  # [NUM_SPLITS, num_reqs, num_heads]
-    scale_log2,  # scale * log2(e)
+    alibi_slopes_ptr,  # [num_heads], with HAS_ALIBI
+    sinks_ptr,  # [num_heads], with HAS_SINKS
+    k_scale_ptr,  # [1] or [num_kv_heads], with HAS_K_SCALE
+    v_scale_ptr,  # [1] or [num_kv_heads], with HAS_V_SCALE
+    out_ptr,  # [num_reqs, num_heads, head_size]
+    lse_ptr,  # [num_reqs, num_heads], contiguous
+    split_out_ptr,  # [programs, NUM_QUERIES_PER_KV, HEAD_SIZE] float32, contiguous
+    split_lse_ptr,  # [programs, NUM_QUERIES_PER_KV]
+    plan_ptr,  # [num_reqs, 2]: a request's first program and its splits, for the merge
+    num_reqs,
+    wanted,
+    window,  # positions that a query sees at most
+    factor,  # what a score is multiplied with: scale * log2(e), or 2 / softcap times that
+    cap_log2,  # softcap * log2(e)
+    value_factor,  # what an output is multiplied with
     stride_query_token,
     stride_query_head,
     stride_key_block,
@@ -39,44 +72,92 @@ def _paged_decode_kernel(
     stride_value_slot,
     stride_value_head,
     stride_table_req,
-    stride_out_split,
+    stride_k_scale_head,
+    stride_v_scale_head,
     stride_out_token,
     stride_out_head,
-    stride_lse_split,
-    stride_lse_token,
+    NUM_KV_HEADS: tl.constexpr,
     NUM_QUERIES_PER_KV: tl.constexpr,
     HEAD_SIZE: tl.constexpr,
     HEAD_SIZE_PADDED: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
     BLOCK_M: tl.constexpr,  # NUM_QUERIES_PER_KV padded to what tl.dot takes
     TILE_SIZE: tl.constexpr,
-    NUM_SPLITS: tl.constexpr,
+    MIN_SPLIT_SIZE: tl.constexpr,
+    FIXED_SPLIT_SIZE: tl.constexpr,
+    LANES: tl.constexpr,
+    NUM_GROUPS: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr,
+    HAS_ALIBI: tl.constexpr,
+    HAS_SINKS: tl.constexpr,
+    HAS_K_SCALE: tl.constexpr,
+    HAS_V_SCALE: tl.constexpr,
+    EARLY_LAUNCH: tl.constexpr,
 ):
     """One program: one request, one kv head, one split. Row i is the i-th query head of that kv head."""
-    request = tl.program_id(0).to(tl.int64)
-    kv_head = tl.program_id(1).to(tl.int64)
-    split = tl.program_id(2)
+    program = tl.program_id(0)
+    if EARLY_LAUNCH:
+        # This kernel may have started before the one in front of it ended: wait for what that one writes.
+        gdc_wait()
+        gdc_launch_dependents()
+    request, number, num_splits, seq_len = find_split(
+        program,
+        seq_lens_ptr,
+        num_reqs,
+        wanted,
+        window,
+        NUM_KV_HEADS,
+        MIN_SPLIT_SIZE,
+        FIXED_SPLIT_SIZE,
+        LANES,
+        NUM_GROUPS,
+    )
+    if request >= num_reqs:
+        return
+    request = request.to(tl.int64)
+    if number == 0:
+        tl.store(plan_ptr + request * 2, program)
+        tl.store(plan_ptr + request * 2 + 1, num_splits)
 
-    seq_len = tl.load(seq_lens_ptr + request)
-    tiles_per_split = tl.cdiv(tl.cdiv(seq_len, TILE_SIZE), NUM_SPLITS)
-    split_start = split * tiles_per_split * TILE_SIZE
-    split_end = tl.minimum(split_start + tiles_per_split * TILE_SIZE, seq_len)
+    # Neighbours take the kv heads of one split: their keys lie side by side in a block.
+    kv_head = (number % NUM_KV_HEADS).to(tl.int64)
+    split = number // NUM_KV_HEADS
+    first = tl.maximum(seq_len - window, 0)  # position that the query sees
+    first_tile = first // TILE_SIZE
+    num_tiles = tl.cdiv(seq_len, TILE_SIZE) - first_tile
+    split_start = tl.maximum((first_tile + split * num_tiles // num_splits) * TILE_SIZE, first)
+    split_end = tl.minimum((first_tile + (split + 1) * num_tiles // num_splits) * TILE_SIZE, seq_len)
 
     row = tl.arange(0, BLOCK_M)
     dim = tl.arange(0, HEAD_SIZE_PADDED)
     head = kv_head * NUM_QUERIES_PER_KV + row
-    mask = (row < NUM_QUERIES_PER_KV)[:, None] & (dim < HEAD_SIZE)[None, :]
+    in_group = row < NUM_QUERIES_PER_KV
+    mask = in_group[:, None] & (dim < HEAD_SIZE)[None, :]
     query_at = request * stride_query_token + head * stride_query_head
     query = tl.load(query_ptr + query_at[:, None] + dim[None, :], mask=mask, other=0.0)
 
     block_table_row_ptr = block_table_ptr + request * stride_table_req
     key_ptr = key_cache_ptr + kv_head * stride_key_head
     value_ptr = value_cache_ptr + kv_head * stride_value_head
-    row_max, row_sum, acc = start_softmax(BLOCK_M, HEAD_SIZE_PADDED)
+    slopes_log2 = 0.0
+    if HAS_ALIBI:
+        slopes_log2 = tl.load(alibi_slopes_ptr + head, mask=in_group, other=0.0) * _LOG2_E
+    if HAS_K_SCALE:
+        factor *= tl.load(k_scale_ptr + kv_head * stride_k_scale_head)
+    if HAS_V_SCALE:
+        value_factor *= tl.load(v_scale_ptr + kv_head * stride_v_scale_head)
+    if HAS_SINKS:
+        sinks = tl.load(sinks_ptr + head, mask=in_group, other=0.0).to(tl.float32) * _LOG2_E
+        sinks = tl.where(split == 0, sinks, float("-inf"))  # a sink counts once
+        row_max, row_sum, acc = start_softmax_at_sinks(sinks, BLOCK_M, HEAD_SIZE_PADDED)
+    else:
+        row_max, row_sum, acc = start_softmax(BLOCK_M, HEAD_SIZE_PADDED)
+
+    position = split_start + tl.arange(0, TILE_SIZE)
+    block, offset = find_slots(block_table_row_ptr, position, position < split_end, BLOCK_SIZE)
     for tile_start in range(split_start, split_end, TILE_SIZE):
         position = tile_start + tl.arange(0, TILE_SIZE)
         in_split = position < split_end
-        block, offset = find_slots(block_table_row_ptr, position, in_split, BLOCK_SIZE)
         key = load_tile(
             key_ptr, block, offset, stride_key_block, stride_key_slot, in_split, HEAD_SIZE, HEAD_SIZE_PADDED
         )
@@ -90,25 +171,62 @@ def _paged_decode_kernel(
             HEAD_SIZE,
             HEAD_SIZE_PADDED,
         )
-        scores = tl.dot(query, tl.trans(key), input_precision="ieee") * scale_log2
+        # The next tile's slots, so that its loads will not have to wait for the block table.
+        next_position = position + TILE_SIZE
+        block, offset = find_slots(block_table_row_ptr, next_position, next_position < split_end, BLOCK_SIZE)
+
+        scores = tl.dot(query, tl.trans(key.to(query.dtype)), input_precision="ieee") * factor
+        if HAS_SOFTCAP:
+            scores = softcap(scores, cap_log2)
+        if HAS_ALIBI:
+            scores = alibi(scores, slopes_log2, tl.zeros_like(row) + (seq_len - 1), position)
         scores = tl.where(in_split[None, :], scores, float("-inf"))
-        row_max, row_sum, acc = update_softmax(row_max, row_sum, acc, scores, value)
+        row_max, row_sum, acc = update_softmax(row_max, row_sum, acc, scores, value.to(query.dtype))
 
     output, lse = finish_softmax(row_max, row_sum, acc)
-    out_at = split.to(tl.int64) * stride_out_split + request * stride_out_token + head * stride_out_head
-    tl.store(out_ptr + out_at[:, None] + dim[None, :], output.to(out_ptr.dtype.element_ty), mask=mask)
-    lse_at = split.to(tl.int64) * stride_lse_split + request * stride_lse_token + head
-    tl.store(lse_ptr + lse_at, lse, mask=row < NUM_QUERIES_PER_KV)
+    output *= value_factor
+    if num_splits == 1:
+        out_at = request * stride_out_token + head * stride_out_head
+        out_ptrs = out_ptr + out_at[:, None] + dim[None, :]
+        tl.store(out_ptrs, output.to(out_ptr.dtype.element_ty), mask=mask)
+        lse_at = request * (NUM_KV_HEADS * NUM_QUERIES_PER_KV) + head
+        tl.store(lse_ptr + lse_at, lse, mask=in_group)
+    else:
+        split_at = program.to(tl.int64) * NUM_QUERIES_PER_KV + row
+        tl.store(split_out_ptr + split_at[:, None] * HEAD_SIZE + dim[None, :], output, mask=mask)
+        tl.store(split_lse_ptr + split_at, lse, mask=in_group)
 
 
-def _choose_num_splits(num_programs: int, max_seq_len: int, device: torch.device) -> int:
-    """Enough splits to give every multiprocessor a few programs, none shorter than 256 tokens.
+class Config(NamedTuple):
+    """How a launch is cut."""
 
-    From shapes alone: reading seq_lens would wait for the GPU, and a CUDA graph fits every batch of its
-    shapes.
+    tile_size: int  # positions
+    num_warps: int
+    num_stages: int
+    wanted_splits: int  # of all requests and kv heads together
+    min_split_size: int  # positions
+
+
+def choose_config(row_bytes: int, head_size_padded: int, device: torch.device) -> Config:
+    """From shapes alone: reading seq_lens would wait for the GPU, and a CUDA graph fits every batch of its shapes.
+
+    row_bytes: one key of one kv head.
     """
-    wanted = 4 * runtime.num_multiprocessors(device) // num_programs
-    return max(1, min(wanted, triton.cdiv(max_seq_len, 256), 64))
+    # Three tiles of 8 KB of keys and as many of values in flight make 48 KB a program, and four programs fit into
+    # a multiprocessor. Larger tiles leave room for fewer programs, smaller ones have too few bytes for each wait.
+    tile_size = max(16, min(128, 8192 // row_bytes))
+    # Splits enough for every multiprocessor to be full and for the last ones not to run alone for long.
+    wanted_splits = 6 * runtime.num_multiprocessors(device)
+    return Config(tile_size, 4, 4, wanted_splits, 256)
+
+
+FIXED_SPLIT_SIZE = 1024  # positions, in the batch-invariant mode
+
+
+@functools.cache
+def has_early_launch(device: torch.device) -> bool:
+    """Whether a kernel can be launched before the one in front of it has ended (Hopper and later)."""
+    return not runtime.INTERPRET and torch.cuda.get_device_capability(device)[0] >= 9
 
 
 def paged_decode(
@@ -119,24 +237,58 @@ def paged_decode(
     seq_lens: torch.Tensor,
     scale: float,
     *,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    alibi_slopes: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
+    k_scale: Scale = None,
+    v_scale: Scale = None,
+    batch_invariant: bool = False,
     out: torch.Tensor | None = None,
     return_lse: bool = False,
 ) -> AttentionResult:
     """Attention of one query token a request, the last of its sequence, over a paged cache.
 
     query: [num_reqs, num_heads, head_size], float16, bfloat16 (GPU only) or float32.
-    key_cache, value_cache: [num_blocks, block_size, num_kv_heads, head_size], query's dtype; num_heads is a
-        multiple of num_kv_heads, and query head h reads kv head h // (num_heads // num_kv_heads).
+    key_cache, value_cache: [num_blocks, block_size, num_kv_heads, head_size], query's dtype, float8_e4m3fn or
+        float8_e5m2; num_heads is a multiple of num_kv_heads, and query head h reads kv head
+        h // (num_heads // num_kv_heads). Strides are free but for the last dimension's, which is 1.
     block_table: [num_reqs, max_num_blocks] int32; entries past a request's end are never read.
     seq_lens: [num_reqs] int32, tokens in the cache, this step's included; 0 is legal.
     scale: what scores are multiplied with, usually head_size ** -0.5.
+
+    sliding_window: the number of keys that a query sees, its own included.
+    softcap: scores become softcap * tanh(score / softcap).
+    alibi_slopes: [num_heads] float32; slope * distance of query and key is taken off each score, after softcap.
+    sinks: [num_heads] float32, one more logit for each head in the softmax's denominator, with no value. lse
+        counts it.
+    k_scale, v_scale: what the cache's numbers are to be multiplied with: a number, or a float32 tensor on the
+        device with one element or one for each kv head. Positive.
+    batch_invariant: cut every sequence at fixed places, so that a request's output has the same bits in any
+        batch. Without it, where sequences are cut depends on the batch, and sums are rounded differently.
     out: where to write the output, like query; made when None.
 
     Returns the output [num_reqs, num_heads, head_size] and, with `return_lse`, the natural logarithm of the
-    sum of exponentials [num_reqs, num_heads] in float32. A request of length 0 gets zeros and -inf. Raises
-    ValueError when an argument breaks the contract.
+    sum of exponentials [num_reqs, num_heads] in float32. A request of length 0 gets zeros and -inf (its sink, if
+    there are sinks). Raises ValueError when an argument breaks the contract.
     """
-    contract.check_paged(query, key_cache, value_cache, block_table, seq_lens, None, scale, out)
+    contract.check_paged(
+        query,
+        key_cache,
+        value_cache,
+        block_table,
+        seq_lens,
+        None,
+        scale,
+        out,
+        sliding_window=sliding_window,
+        softcap=softcap,
+        alibi_slopes=alibi_slopes,
+        sinks=sinks,
+        k_scale=k_scale,
+        v_scale=v_scale,
+        fp8_cache=True,
+    )
     runtime.check_launch("query", query)
     num_reqs, num_heads, head_size = query.shape
     _, block_size, num_kv_heads, _ = key_cache.shape
@@ -149,44 +301,90 @@ def paged_decode(
     num_queries_per_kv = num_heads // num_kv_heads
     head_size_padded = max(16, triton.next_power_of_2(head_size))
     max_seq_len = block_table.shape[1] * block_size
-    num_splits = _choose_num_splits(num_reqs * num_kv_heads, max_seq_len, query.device)
+    most_seen = max_seq_len if sliding_window is None else min(max_seq_len, sliding_window)
     block_m = max(16, triton.next_power_of_2(num_queries_per_kv))
+    config = choose_config(head_size_padded * key_cache.element_size(), head_size_padded, query.device)
+    tile_size = config.tile_size
     if runtime.INTERPRET:
         tile_size = runtime.interpreter_tile(block_m, head_size_padded, max_seq_len)
-    else:
-        tile_size = 64 if query.element_size() == 2 and head_size_padded <= 128 else 32
 
-    if num_splits == 1:
-        outputs, lses = out[None], lse[None]
+    # One program for each split that there can be: see schedule.py.
+    fixed_split_size = FIXED_SPLIT_SIZE if batch_invariant else 0
+    if batch_invariant:
+        max_splits = triton.cdiv(most_seen, FIXED_SPLIT_SIZE)
+        num_programs = num_reqs * num_kv_heads * max(1, max_splits)
     else:
-        outputs = query.new_empty(num_splits, num_reqs, num_heads, head_size, dtype=torch.float32)
-        lses = query.new_empty(num_splits, num_reqs, num_heads, dtype=torch.float32)
+        max_splits = triton.cdiv(most_seen, config.min_split_size)
+        num_programs = num_reqs * num_kv_heads + (config.wanted_splits if max_splits > 1 else 0)
+    lanes = min(1024, triton.next_power_of_2(num_reqs))
+    early_launch = has_early_launch(query.device)
+    options = {"launch_pdl": True} if early_launch else {}
+
+    # A scale that is a number is folded into another number; one that lies on the device is read there.
+    factor, value_factor = scale * LOG2_E, 1.0
+    if softcap is not None:
+        factor *= 2.0 / softcap
+    if isinstance(k_scale, torch.Tensor):
+        k_scale = k_scale.reshape(-1)
+    elif k_scale is not None:
+        factor *= k_scale
+    if isinstance(v_scale, torch.Tensor):
+        v_scale = v_scale.reshape(-1)
+    elif v_scale is not None:
+        value_factor = float(v_scale)
+
+    plan = query.new_empty(num_reqs, 2, dtype=torch.int32)
+    num_slots = num_programs if max_splits > 1 else 0
+    split_outs = query.new_empty(num_slots, num_queries_per_kv, head_size, dtype=torch.float32)
+    split_lses = query.new_empty(num_slots, num_queries_per_kv, dtype=torch.float32)
     with torch.cuda.device_of(query):
-        _paged_decode_kernel[(num_reqs, num_kv_heads, num_splits)](
+        _paged_decode_kernel[(num_programs,)](
             query,
             key_cache,
             value_cache,
             block_table,
             seq_lens,
-            outputs,
-            lses,
-            scale * LOG2_E,
+            alibi_slopes,
+            sinks,
+            *(scale if isinstance(scale, torch.Tensor) else None for scale in (k_scale, v_scale)),
+            out,
+            lse,
+            split_outs,
+            split_lses,
+            plan,
+            num_reqs,
+            config.wanted_splits,
+            2**31 - 1 if sliding_window is None else sliding_window,
+            factor,
+            0.0 if softcap is None else softcap * LOG2_E,
+            value_factor,
             *query.stride()[:2],
             *key_cache.stride()[:3],
             *value_cache.stride()[:3],
             block_table.stride(0),
-            *outputs.stride()[:3],
-            *lses.stride()[:2],
+            *(int(isinstance(scale, torch.Tensor) and len(scale) > 1) for scale in (k_scale, v_scale)),
+            *out.stride()[:2],
+            NUM_KV_HEADS=num_kv_heads,
             NUM_QUERIES_PER_KV=num_queries_per_kv,
             HEAD_SIZE=head_size,
             HEAD_SIZE_PADDED=head_size_padded,
             BLOCK_SIZE=block_size,
             BLOCK_M=block_m,
             TILE_SIZE=tile_size,
-            NUM_SPLITS=num_splits,
-            num_warps=4,
-            num_stages=3,
+            MIN_SPLIT_SIZE=config.min_split_size,
+            FIXED_SPLIT_SIZE=fixed_split_size,
+            LANES=lanes,
+            NUM_GROUPS=triton.cdiv(num_reqs, lanes),
+            HAS_SOFTCAP=softcap is not None,
+            HAS_ALIBI=alibi_slopes is not None,
+            HAS_SINKS=sinks is not None,
+            HAS_K_SCALE=isinstance(k_scale, torch.Tensor),
+            HAS_V_SCALE=isinstance(v_scale, torch.Tensor),
+            EARLY_LAUNCH=early_launch,
+            num_warps=config.num_warps,
+            num_stages=config.num_stages,
+            **options,
         )
-    if num_splits > 1:
-        launch_merge(outputs, lses, out, lse)
+    if max_splits > 1:
+        launch_merge_splits(split_outs, split_lses, plan, out, lse, num_kv_heads, early_launch)
     return (out, lse) if return_lse else out

@@ -1,10 +1,19 @@
-"""Merging attention over parts of a sequence into attention over the whole."""
+"""Merging attention over parts of a sequence into attention over the whole.
+
+A part's output is a weighted mean of its values, and its lse says how much weight stands behind it: the whole is
+the mean of the outputs with weights exp(lse). There are two kernels: for parts that a caller has, all of a batch
+in as many (merge_attn_states), and for the splits that decode.py made, of each request in its own number.
+Both read the parts, float32 from decode.py, and write one output and one lse a row. Reading the parts bounds
+the first. The second reads little, and the time of a launch and of a few loads in a row bounds it: so it
+loads many splits at once.
+"""
 
 # mypy: allow-untyped-defs
 
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from kernels import contract, runtime
 from kernels.softmax import LN_2, LOWEST
@@ -91,6 +100,102 @@ def launch_merge(outputs: torch.Tensor, lses: torch.Tensor, out: torch.Tensor, l
             HEAD_SIZE=head_size,
             HEAD_SIZE_PADDED=triton.next_power_of_2(head_size),
             NUM_ROWS=num_rows,
+        )
+
+
+@triton.jit
+def _merge_splits_kernel(
+    split_out_ptr,  # [programs, NUM_QUERIES_PER_KV, HEAD_SIZE] float32, contiguous
+    split_lse_ptr,  # [programs, NUM_QUERIES_PER_KV]
+    plan_ptr,  # [num_reqs, 2]: a request's first program and its splits
+    out_ptr,  # [num_reqs, num_heads, head_size]
+    lse_ptr,  # [num_reqs, num_heads], contiguous
+    stride_out_token,
+    stride_out_head,
+    NUM_KV_HEADS: tl.constexpr,
+    NUM_QUERIES_PER_KV: tl.constexpr,
+    HEAD_SIZE: tl.constexpr,
+    HEAD_SIZE_PADDED: tl.constexpr,
+    NUM_SPLITS: tl.constexpr,  # loaded at once
+    NUM_HEADS: tl.constexpr,  # of this program
+    EARLY_LAUNCH: tl.constexpr,
+):
+    """One program: NUM_HEADS query heads of one request, one after the other."""
+    if EARLY_LAUNCH:
+        # Programs are launched while decode's last ones run, and wait here for what they write.
+        gdc_wait()
+        gdc_launch_dependents()
+    request = tl.program_id(0).to(tl.int64)
+    first_program = tl.load(plan_ptr + request * 2).to(tl.int64)
+    num_splits = tl.load(plan_ptr + request * 2 + 1)
+    if num_splits == 1:
+        return  # decode.py wrote the output
+    dim = tl.arange(0, HEAD_SIZE_PADDED)
+    in_head = dim < HEAD_SIZE
+    for i in range(NUM_HEADS):
+        head = tl.program_id(1) * NUM_HEADS + i
+        kv_head = head // NUM_QUERIES_PER_KV
+        row_max = tl.full([], LOWEST, dtype=tl.float32)
+        row_sum = tl.full([], 0.0, dtype=tl.float32)
+        acc = tl.zeros([HEAD_SIZE_PADDED], dtype=tl.float32)
+        for start in range(0, num_splits, NUM_SPLITS):
+            split = start + tl.arange(0, NUM_SPLITS)
+            exists = split < num_splits
+            at = (
+                first_program + split * NUM_KV_HEADS + kv_head
+            ) * NUM_QUERIES_PER_KV + head % NUM_QUERIES_PER_KV
+            score = tl.load(split_lse_ptr + at, mask=exists, other=float("-inf")) / LN_2
+            output = tl.load(
+                split_out_ptr + at[:, None] * HEAD_SIZE + dim[None, :],
+                mask=exists[:, None] & in_head[None, :],
+                other=0.0,
+            )
+            new_max = tl.maximum(row_max, tl.max(score, axis=0))
+            rescale = tl.exp2(row_max - new_max)
+            weight = tl.exp2(score - new_max)
+            row_sum = row_sum * rescale + tl.sum(weight, axis=0)
+            acc = acc * rescale + tl.sum(weight[:, None] * output, axis=0)
+            row_max = new_max
+        empty = row_sum == 0.0
+        divisor = tl.where(empty, 1.0, row_sum)
+        out_at = request * stride_out_token + head * stride_out_head
+        tl.store(out_ptr + out_at + dim, (acc / divisor).to(out_ptr.dtype.element_ty), mask=in_head)
+        lse_at = request * (NUM_KV_HEADS * NUM_QUERIES_PER_KV) + head
+        merged_lse = tl.where(empty, float("-inf"), (row_max + tl.log2(divisor)) * LN_2)
+        tl.store(lse_ptr + lse_at, merged_lse)
+
+
+def launch_merge_splits(
+    split_outs: torch.Tensor,
+    split_lses: torch.Tensor,
+    plan: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    num_kv_heads: int,
+    early_launch: bool,
+) -> None:
+    """Put decode's splits together, for the requests that have more than one."""
+    num_reqs, num_heads, head_size = out.shape
+    # With few requests a program for each query head; with many, most of which were not cut, fewer programs.
+    heads_at_once = 1 if num_reqs * num_heads <= 1024 else num_heads // num_kv_heads
+    options = {"launch_pdl": True} if early_launch else {}
+    with torch.cuda.device_of(out):
+        _merge_splits_kernel[(num_reqs, num_heads // heads_at_once)](
+            split_outs,
+            split_lses,
+            plan,
+            out,
+            lse,
+            *out.stride()[:2],
+            NUM_KV_HEADS=num_kv_heads,
+            NUM_QUERIES_PER_KV=num_heads // num_kv_heads,
+            HEAD_SIZE=head_size,
+            HEAD_SIZE_PADDED=triton.next_power_of_2(head_size),
+            NUM_SPLITS=32,
+            NUM_HEADS=heads_at_once,
+            EARLY_LAUNCH=early_launch,
+            num_warps=4,
+            **options,
         )
 
 

@@ -37,10 +37,12 @@ class CompileOnly:
     def __getitem__(self, grid):
         return self.compile
 
-    def compile(self, *args, num_warps=4, num_stages=3, **constants):
+    def compile(self, *args, num_warps=4, num_stages=3, launch_pdl=False, **constants):
         signature, constexprs, attributes = {}, {}, {}
         for index, (name, value) in enumerate(zip(self.kernel.arg_names, args, strict=False)):
-            if isinstance(value, torch.Tensor):
+            if value is None:
+                signature[name], constexprs[name] = "constexpr", None
+            elif isinstance(value, torch.Tensor):
                 signature[name] = TYPES[value.dtype]
                 attributes[(index,)] = [["tt.divisibility", 16]]
             elif isinstance(value, int) and value == 1:
@@ -54,7 +56,7 @@ class CompileOnly:
         for name, value in constants.items():
             signature[name], constexprs[name] = "constexpr", value
         source = ASTSource(self.kernel, signature, constexprs, attributes)
-        options = {"num_warps": num_warps, "num_stages": num_stages}
+        options = {"num_warps": num_warps, "num_stages": num_stages, "launch_pdl": launch_pdl}
         compiled = triton.compile(source, target=HOPPER, options=options)
         report = {
             "kernel": self.kernel.fn.__name__,
@@ -70,7 +72,8 @@ def compiling(launch):
         (decode, "_paged_decode_kernel"),
         (kv_cache, "_reshape_and_cache_kernel"),
         (merge, "_merge_attn_states_kernel"),
-        (prefill, "_paged_attention_kernel"),
+        (merge, "_merge_splits_kernel"),
+        (prefill, "_paged_prefill_kernel"),
     ]
     kept = [(module, name, getattr(module, name)) for module, name in homes]
     for module, name, kernel in kept:
@@ -116,6 +119,7 @@ if __name__ == "__main__":
     # The launchers' own checks of the machine do not apply: nothing is run.
     runtime.check_launch = lambda name, tensor: None
     runtime.num_multiprocessors = lambda device: 132
+    decode.has_early_launch = lambda device: True
     for name, *sizes in json.loads(sys.argv[1]):
         compile_all(getattr(torch, name), *sizes)
     compile_ones()

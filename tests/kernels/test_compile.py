@@ -28,9 +28,10 @@ def test_kernels_compile_for_hopper(tmp_path):
     reports = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(reports) == 4 * (len(LAUNCHES) + 1)
     assert {report["kernel"] for report in reports} == {
-        "_paged_attention_kernel",
+        "_paged_prefill_kernel",
         "_paged_decode_kernel",
         "_merge_attn_states_kernel",
+        "_merge_splits_kernel",
         "_reshape_and_cache_kernel",
     }
     for report in reports:
