@@ -18,10 +18,11 @@ _PSS_AT_MOST = (
 
 @dataclass(frozen=True)
 class Usage:
-    """Processes, and bytes of memory, of a worker."""
+    """Processes, and bytes of memory, of a worker. ended: whether its first process has."""
 
     processes: int
     memory: int
+    ended: bool = False
 
 
 def children(pid: int) -> list[int]:
@@ -56,7 +57,7 @@ def end_descendants(pid: int, seconds: float = 10.0) -> bool:
     deadline = time.monotonic() + seconds
     known: set[int] = set()
     while time.monotonic() < deadline:
-        family = {member for member in descendants(pid) if _is_alive(member)}
+        family = {member for member in descendants(pid) if is_alive(member)}
         if not family:
             return True
         for member in family:
@@ -71,7 +72,7 @@ def end_descendants(pid: int, seconds: float = 10.0) -> bool:
     return False
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except (OSError, IndexError):

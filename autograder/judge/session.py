@@ -349,6 +349,8 @@ class Session:
 
     def _watch(self) -> None:
         usage = self._sandbox.usage()
+        if usage.ended:  # and something that it started holds the connection open
+            raise self._died()
         if usage.memory > self.limits.memory:
             text = f"your code needs more memory than there is ({_size(self.limits.memory)})"
             raise self._end(Fault(MEMORY, text))

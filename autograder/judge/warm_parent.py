@@ -95,7 +95,9 @@ class WarmParent:
                 return processes.Usage(0, 0)
             zygote = below[0]
         # The zygote's first child does nothing but wait for the worker.
-        family = processes.descendants(zygote, limits_processes + 1)[1:]
+        waiting, *family = processes.descendants(zygote, limits_processes + 1) or [0]
+        if waiting and not processes.is_alive(waiting):
+            return processes.Usage(len(family), 0, ended=True)
         if len(family) > limits_processes:
             return processes.Usage(len(family), 0)
         return processes.usage(family, zygote, limits_memory)

@@ -137,6 +137,7 @@ def _become_worker(request: dict[str, Any], data: int, output: int, report: int)
         nothing = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((nothing, 0), (output, 1), (output, 2)):
             os.dup2(source, target)
+        os.set_inheritable(data, False)  # other programs that it starts do not get it
         connection = socket.socket(fileno=data)
         confine.set_limits(limits)
         if request["scratch"] is None:
