@@ -1,0 +1,234 @@
+"""The Hopper tier of prefill: right on a Hopper GPU, and compiled as intended on any machine."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from kernels import hopper_prefill
+from kernels.hopper_prefill import paged_prefill_hopper
+from tests.kernels.batches import SPECS, Spec, assert_attention_right, make_batch
+
+SCRIPT = Path(__file__).parent / "compile_hopper_prefill.py"
+HOPPER_SHARED_MEMORY = 227 * 1024  # bytes that one program can have
+
+# (dtype, num_heads, num_kv_heads, head_size, block_size, options)
+LAUNCHES = [
+    ("bfloat16", 32, 8, 128, 16, {}),
+    ("float16", 28, 4, 64, 128, {"causal": False, "lse": True}),
+    (
+        "bfloat16",
+        16,
+        16,
+        256,
+        64,
+        {"window": 1000, "softcap": 30.0, "sinks": True, "alibi": True, "lse": True},
+    ),
+]
+
+# Tiles are 128 rows and 128 keys: lengths around their edges, contexts that no tile divides, nothing at all.
+RAGGED = (
+    (0, 0),
+    (5, 5),
+    (1, 100),
+    (100, 100),
+    (300, 1000),
+    (129, 129),
+    (64, 77),
+    (0, 40),
+    (256, 256),
+    (1, 16),
+    (700, 2001),
+)
+SIZES = [
+    *((32, 8, 128, block_size) for block_size in (8, 16, 32, 64, 128, 256)),
+    *((4, 2, head_size, 16) for head_size in (8, 64, 72, 80, 96, 112, 192, 256)),
+    *(
+        (num_heads, num_kv_heads, 128, 16)
+        for num_heads, num_kv_heads in ((8, 8), (14, 2), (9, 3), (16, 1), (71, 1))
+    ),
+]
+OPTIONS = [
+    {"causal": False},
+    {"sliding_window": 1},
+    {"sliding_window": 100},
+    {"sliding_window": 128},
+    {"sliding_window": 300},
+    {"softcap": 5.0},
+    {"alibi_slopes": True},
+    {"sinks": True},
+    {"causal": False, "alibi_slopes": True, "softcap": 20.0},
+    {"sliding_window": 200, "softcap": 10.0, "alibi_slopes": True, "sinks": True},
+]
+
+
+@pytest.fixture
+def hopper(device):
+    if device.type != "cuda" or torch.cuda.get_device_capability()[0] != 9:
+        pytest.skip("needs a Hopper GPU")
+    return device
+
+
+def per_head(options, num_heads, device):
+    """The options with tensors in the place of True."""
+    options = dict(options)
+    if "alibi_slopes" in options:
+        options["alibi_slopes"] = 2.0 ** -torch.linspace(1, 8, num_heads, device=device)
+    if "sinks" in options:
+        options["sinks"] = torch.linspace(-2, 4, num_heads, device=device)
+    return options
+
+
+def assert_right(batch, **options):
+    out = torch.full_like(batch.query, math.nan)
+    output, lse = paged_prefill_hopper(*batch.arguments, out=out, return_lse=True, **options)
+    assert output is out
+    assert_attention_right(batch, output, lse, **options)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+@pytest.mark.parametrize("name", SPECS)
+def test_batches(name, dtype, hopper):
+    batch = make_batch(SPECS[name], dtype, hopper)
+    reason = hopper_prefill.supports(batch.query, batch.key_cache, batch.value_cache, batch.scale)
+    if reason:
+        with pytest.raises(ValueError, match="paged_prefill_hopper"):
+            paged_prefill_hopper(*batch.arguments)
+        return
+    assert_right(batch)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_sizes(sizes, hopper):
+    num_heads, num_kv_heads, head_size, block_size = sizes
+    batch = make_batch(Spec(RAGGED, num_heads, num_kv_heads, head_size, block_size), torch.bfloat16, hopper)
+    assert_right(batch)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("heads", [(8, 2), (7, 1)], ids=["heads share a tile", "a tile a head"])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_options(options, heads, hopper):
+    spec = Spec(RAGGED, num_heads=heads[0], num_kv_heads=heads[1], head_size=128)
+    batch = make_batch(spec, torch.bfloat16, hopper)
+    assert_right(batch, **per_head(options, heads[0], hopper))
+
+
+@pytest.mark.gpu
+def test_large_scores(hopper):
+    batch = make_batch(Spec(RAGGED, head_size=128), torch.bfloat16, hopper, magnitude=30.0)
+    assert_right(batch)
+
+
+@pytest.mark.gpu
+def test_more_tiles_than_multiprocessors_many_times_over(hopper):
+    """The counter is back at zero after each launch, and the same request gives the same bits in any batch."""
+    spec = Spec(((1500, 1500), (1, 700), (2000, 2500)), num_heads=32, num_kv_heads=8, head_size=128)
+    batch = make_batch(spec, torch.bfloat16, hopper)
+    first = paged_prefill_hopper(*batch.arguments)
+    for _ in range(20):
+        assert torch.equal(paged_prefill_hopper(*batch.arguments), first)
+    alone = replace(
+        batch,
+        query=batch.query[1501:],
+        block_table=batch.block_table[2:],
+        seq_lens=batch.seq_lens[2:],
+        query_start_loc=batch.query_start_loc[2:] - 1501,
+    )
+    assert torch.equal(paged_prefill_hopper(*alone.arguments), first[1501:])
+
+
+@pytest.mark.gpu
+def test_strided_caches(hopper):
+    """Key and value cache as the halves of one tensor, blocks outside: a cache's blocks are then two blocks apart."""
+    batch = make_batch(Spec(RAGGED, head_size=128), torch.bfloat16, hopper)
+    both = torch.stack([batch.key_cache, batch.value_cache], dim=1)
+    assert_right(replace(batch, key_cache=both[:, 0], value_cache=both[:, 1]))
+    heads_first = both.permute(0, 1, 3, 2, 4).contiguous().permute(0, 1, 3, 2, 4)
+    assert_right(replace(batch, key_cache=heads_first[:, 0], value_cache=heads_first[:, 1]))
+
+
+@pytest.mark.gpu
+def test_strided_query_and_output(hopper):
+    batch = make_batch(Spec(RAGGED, head_size=128), torch.bfloat16, hopper)
+    wide = torch.stack([batch.query, batch.query], dim=1)
+    out = torch.full_like(wide, math.nan)
+    batch = replace(batch, query=wide[:, 1])
+    output, lse = paged_prefill_hopper(*batch.arguments, out=out[:, 0], return_lse=True)
+    assert_attention_right(batch, output, lse)
+    assert out[:, 1].isnan().all()
+
+
+@pytest.mark.gpu
+def test_captured_graphs_on_two_streams_at_once(hopper):
+    """Each captured launch counts for itself, and lengths are read on replay."""
+    spec = Spec(((600, 900), (1, 300), (37, 37)), num_heads=8, num_kv_heads=2, head_size=128)
+    batches = [make_batch(spec, torch.bfloat16, hopper, seed=seed) for seed in range(3)]
+    expected = [paged_prefill_hopper(*batch.arguments) for batch in batches[:2]]
+    runs = []
+    for batch in batches[:2]:
+        stream = torch.cuda.Stream()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            output = paged_prefill_hopper(*batch.arguments)
+        runs.append((stream, graph, output))
+    torch.cuda.synchronize()
+    for _ in range(20):
+        for stream, graph, _ in runs:
+            with torch.cuda.stream(stream):
+                graph.replay()
+    torch.cuda.synchronize()
+    for (_, _, output), wanted in zip(runs, expected, strict=True):
+        assert torch.equal(output, wanted)
+    for field in ("query", "key_cache", "value_cache", "block_table", "seq_lens", "query_start_loc"):
+        getattr(batches[0], field).copy_(getattr(batches[2], field))
+    runs[0][1].replay()
+    assert torch.equal(runs[0][2], paged_prefill_hopper(*batches[2].arguments))
+
+
+@pytest.mark.gpu
+def test_it_does_not_wait_for_the_device(hopper):
+    batch = make_batch(Spec(RAGGED, head_size=128), torch.bfloat16, hopper)
+    paged_prefill_hopper(*batch.arguments)
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        paged_prefill_hopper(*batch.arguments, return_lse=True)
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+
+
+def test_supports_says_why_not():
+    batch = make_batch(Spec(((3, 3),)), torch.float32, torch.device("cpu"))
+    assert "GPU" in hopper_prefill.supports(batch.query, batch.key_cache, batch.value_cache)
+    with pytest.raises(ValueError, match="query"):
+        paged_prefill_hopper(*batch.arguments)
+
+
+@pytest.mark.slow
+def test_it_compiles_for_hopper(tmp_path):
+    pytest.importorskip("triton.experimental.gluon.nvidia.hopper")
+    environment = os.environ | {
+        "TRITON_INTERPRET": "0",
+        "TRITON_CACHE_DIR": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    command = [sys.executable, str(SCRIPT), json.dumps(LAUNCHES)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(reports) == len(LAUNCHES)
+    for report in reports:
+        assert report["shared"] <= HOPPER_SHARED_MEMORY, report
+        assert report["spilled"] <= 32, report
+        assert not report["serialized"], report  # ptxas says so when it cannot keep two products in flight
+        assert report["wgmma"] > 0, report
+        assert report["tma"] > 0, report
