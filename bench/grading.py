@@ -41,6 +41,9 @@ LEARNERS = (
 STOCK_CONFIG = """c = get_config()
 c.CourseDirectory.course_id = "stock"
 c.Execute.timeout = 300
+# What the class was given out with: nbgrader knows an unanswered cell by its text.
+c.ClearSolutions.code_stub = {"python": 'raise NotImplementedError("Your code here. Then delete this line.")'}
+c.ClearSolutions.text_stub = "*Your answer here. Then delete this line.*"
 """
 OURS = {
     "autograder_grade": ("--no-feedback",),

@@ -12,11 +12,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
+
+TIDYING = 10.0  # seconds
 
 
 class Ended(Exception):
@@ -31,6 +33,7 @@ class LineProcess:
         self._environment = dict(environment)
         self._process: subprocess.Popen[str] | None = None
         self._closed = False
+        self._busy = False
 
     def ask(self, question: Any, time_limit: float) -> Any:
         """The answer. Raises Ended, with the reason, when there is none within `time_limit` seconds."""
@@ -57,6 +60,7 @@ class LineProcess:
 
         timer = threading.Timer(time_limit, expire)
         timer.start()
+        self._busy = True
         try:
             print(json.dumps(question), file=process.stdin, flush=True)
             answer = process.stdout.readline()
@@ -64,6 +68,7 @@ class LineProcess:
             answer = ""
         finally:
             timer.cancel()
+            self._busy = False
         try:
             return json.loads(answer)
         except ValueError:
@@ -73,8 +78,13 @@ class LineProcess:
             raise Ended(f"its process ended with status {process.returncode}") from None
 
     def close(self) -> None:
-        """Ends the process for good, whichever thread is waiting for its answer."""
+        """Ends the process for good, whichever thread is waiting for its answer. An idle one may tidy up before."""
         self._closed = True
+        process = self._process
+        if process is not None and process.stdin is not None and not self._busy:
+            with suppress(OSError, subprocess.TimeoutExpired):
+                process.stdin.close()
+                process.wait(TIDYING)
         self.stop()
 
     def stop(self) -> None:
@@ -85,10 +95,8 @@ class LineProcess:
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
-                    try:
+                    with suppress(BrokenPipeError):  # a question that it never read
                         pipe.close()
-                    except BrokenPipeError:  # a question that it never read
-                        continue
 
 
 def environment(jobs: int, **more: str) -> dict[str, str]:
