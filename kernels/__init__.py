@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from kernels import block_pool, contract, reference
     from kernels.attention import paged_attention
     from kernels.block_pool import BlockPool
+    from kernels.cascade import cascade_attention
     from kernels.decode import paged_decode
     from kernels.kv_cache import reshape_and_cache
+    from kernels.latent import latent_decode
     from kernels.merge import merge_attn_states
     from kernels.prefill import paged_prefill
     from kernels.tiers import explain
@@ -31,10 +33,12 @@ __all__ = [
     "INTERPRET",
     "BlockPool",
     "block_pool",
+    "cascade_attention",
     "contract",
     "describe",
     "device",
     "explain",
+    "latent_decode",
     "merge_attn_states",
     "paged_attention",
     "paged_decode",
@@ -46,7 +50,9 @@ __all__ = [
 _SUBMODULES = ("block_pool", "contract", "reference")
 _HOME = {
     "BlockPool": "block_pool",
+    "cascade_attention": "cascade",
     "explain": "tiers",
+    "latent_decode": "latent",
     "merge_attn_states": "merge",
     "paged_attention": "attention",
     "paged_decode": "decode",

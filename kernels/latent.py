@@ -1,0 +1,228 @@
+"""Decode over a cache of latents: multi-head latent attention (MLA), as DeepSeek's models have it.
+
+What: attention of one query token a request over a cache that keeps, for each token, one row of head_size numbers for
+all heads together: a latent of kv_lora_rank numbers and a key part for the position. The row is the key, its first
+kv_lora_rank numbers are the value; what once led from the latent to keys and values of each head has been multiplied
+into the query and the output projection ("absorbed").
+Work: a program takes BLOCK_H heads of one request and one split of its sequence; merge.py joins splits.
+Reads each row once and uses it twice, so that it moves half the bytes of ordinary decode; with more than BLOCK_H heads
+several programs read it, all but the first from the L2 cache. Writes an output and an lse for each head and split.
+Bound: a row of 576 numbers of 2 bytes serves 2 * (576 + 512) * num_heads operations, 30 a byte with 16 heads and 240
+with 128: bandwidth for few heads, the matrix units for many.
+"""
+
+# mypy: allow-untyped-defs
+
+import torch
+import triton
+import triton.language as tl
+
+from kernels import contract, runtime
+from kernels.contract import AttentionResult, Scale
+from kernels.merge import launch_merge
+from kernels.paging import find_slots, load_tile
+from kernels.softmax import LOG2_E, finish_softmax, start_softmax, update_softmax
+
+__all__ = ["latent_decode"]
+
+
+@triton.jit
+def _latent_decode_kernel(
+    query_ptr,  # [num_reqs, num_heads, head_size]
+    latent_cache_ptr,  # [num_blocks, block_size, head_size]
+    block_table_ptr,  # [num_reqs, max_num_blocks]
+    seq_lens_ptr,  # [num_reqs]
+    kv_scale_ptr,  # [1], or None
+    out_ptr,  # [NUM_SPLITS, num_reqs, num_heads, kv_lora_rank]
+    lse_ptr,  # [NUM_SPLITS, num_reqs, num_heads], contiguous
+    factor,  # scale * log2(e) * kv_scale
+    value_factor,  # kv_scale
+    num_reqs,
+    stride_query_req,
+    stride_query_head,
+    stride_cache_block,
+    stride_cache_slot,
+    stride_table_req,
+    stride_out_split,
+    stride_out_req,
+    stride_out_head,
+    NUM_HEADS: tl.constexpr,
+    RANK: tl.constexpr,  # kv_lora_rank
+    RANK_PADDED: tl.constexpr,
+    REST: tl.constexpr,  # head_size - kv_lora_rank
+    REST_PADDED: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    TILE_SIZE: tl.constexpr,
+    NUM_SPLITS: tl.constexpr,
+):
+    """One program: BLOCK_H heads of one request, one split of its sequence."""
+    # A request's programs follow each other, so that they read its rows at the same time.
+    NUM_HEAD_BLOCKS: tl.constexpr = (NUM_HEADS + BLOCK_H - 1) // BLOCK_H
+    request = (tl.program_id(0) // NUM_HEAD_BLOCKS).to(tl.int64)
+    head = tl.program_id(0) % NUM_HEAD_BLOCKS * BLOCK_H + tl.arange(0, BLOCK_H)
+    split = tl.program_id(1)
+    head_mask = head < NUM_HEADS
+    if kv_scale_ptr is not None:
+        kv_scale = tl.load(kv_scale_ptr)
+        factor *= kv_scale
+        value_factor *= kv_scale
+
+    seq_len = tl.load(seq_lens_ptr + request)
+    tiles_per_split = tl.cdiv(tl.cdiv(seq_len, TILE_SIZE), NUM_SPLITS)
+    split_start = split * tiles_per_split * TILE_SIZE
+    split_end = tl.minimum(split_start + tiles_per_split * TILE_SIZE, seq_len)
+
+    dim = tl.arange(0, RANK_PADDED)
+    rest = tl.arange(0, REST_PADDED)
+    query_row_ptr = query_ptr + request * stride_query_req + head[:, None] * stride_query_head
+    query = tl.load(query_row_ptr + dim[None, :], mask=head_mask[:, None] & (dim < RANK)[None, :], other=0.0)
+    if REST > 0:
+        query_rest = tl.load(
+            query_row_ptr + RANK + rest[None, :], mask=head_mask[:, None] & (rest < REST)[None, :], other=0.0
+        )
+
+    block_table_row_ptr = block_table_ptr + request * stride_table_req
+    row_max, row_sum, acc = start_softmax(BLOCK_H, RANK_PADDED)
+    for tile_start in range(split_start, split_end, TILE_SIZE):
+        position = tile_start + tl.arange(0, TILE_SIZE)
+        in_split = position < split_end
+        block, offset = find_slots(block_table_row_ptr, position, in_split, BLOCK_SIZE)
+        latent = load_tile(
+            latent_cache_ptr,
+            block,
+            offset,
+            stride_cache_block,
+            stride_cache_slot,
+            in_split,
+            RANK,
+            RANK_PADDED,
+        ).to(query.dtype)
+        scores = tl.dot(query, tl.trans(latent), input_precision="ieee")
+        if REST > 0:
+            key_rest = load_tile(
+                latent_cache_ptr + RANK,
+                block,
+                offset,
+                stride_cache_block,
+                stride_cache_slot,
+                in_split,
+                REST,
+                REST_PADDED,
+            ).to(query.dtype)
+            scores = tl.dot(query_rest, tl.trans(key_rest), scores, input_precision="ieee")
+        scores = tl.where(in_split[None, :], scores * factor, float("-inf"))
+        row_max, row_sum, acc = update_softmax(row_max, row_sum, acc, scores, latent)
+
+    output, lse = finish_softmax(row_max, row_sum, acc)
+    out_at = split.to(tl.int64) * stride_out_split + request * stride_out_req + head * stride_out_head
+    tl.store(
+        out_ptr + out_at[:, None] + dim[None, :],
+        (output * value_factor).to(out_ptr.dtype.element_ty),
+        mask=head_mask[:, None] & (dim < RANK)[None, :],
+    )
+    lse_at = (split.to(tl.int64) * num_reqs + request) * NUM_HEADS + head
+    tl.store(lse_ptr + lse_at, lse, mask=head_mask)
+
+
+def _choose_tile(query: torch.Tensor, rank_padded: int, max_seq_len: int) -> tuple[int, int, int, int]:
+    """(BLOCK_H, TILE_SIZE, num_warps, num_stages), from shapes alone."""
+    heads = triton.next_power_of_2(query.shape[1])
+    if runtime.INTERPRET:
+        block_h = max(16, min(heads, 64))
+        return block_h, runtime.interpreter_tile(block_h, rank_padded, max_seq_len), 4, 1
+    if query.element_size() == 4:
+        return 16, 16, 8, 1
+    block_h = max(16, min(heads, 64))
+    return block_h, 32, 8 if block_h == 64 else 4, 3 if rank_padded <= 512 else 2
+
+
+def _choose_num_splits(num_programs: int, max_seq_len: int, device: torch.device) -> int:
+    """Splits of a sequence, from shapes alone: more than one where programs are too few to fill the GPU."""
+    wanted = 2 * runtime.num_multiprocessors(device) // num_programs
+    return max(1, min(wanted, triton.cdiv(max_seq_len, 256), 64))
+
+
+def latent_decode(
+    query: torch.Tensor,
+    latent_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    seq_lens: torch.Tensor,
+    scale: float,
+    *,
+    kv_lora_rank: int,
+    kv_scale: Scale = None,
+    out: torch.Tensor | None = None,
+    return_lse: bool = False,
+) -> AttentionResult:
+    """Decode of one query token a request over a cache of latents that all heads share (MLA, absorbed).
+
+    query: [num_reqs, num_heads, head_size], float16, bfloat16 (GPU only) or float32; head_size is kv_lora_rank and the
+        key part for the position together, 512 + 64 in DeepSeek's models.
+    latent_cache: [num_blocks, block_size, head_size], query's dtype, float8_e4m3fn or float8_e5m2: a token's key; its
+        first kv_lora_rank numbers are its value.
+    block_table: [num_reqs, max_num_blocks] int32; entries past a request's end are never read.
+    seq_lens: [num_reqs] int32, tokens in the cache, this step's included; 0 is legal.
+    scale: what scores are multiplied with: the heads' own size before absorption ** -0.5, 192 ** -0.5 say.
+    kv_scale: what the cache's numbers are to be multiplied with: a number or a float32 tensor of one element. Positive.
+    out: where to write the output, [num_reqs, num_heads, kv_lora_rank] in query's dtype; made when None.
+
+    Returns the output and, with `return_lse`, the natural logarithm of the sum of exponentials [num_reqs, num_heads]
+    in float32. A request of length 0 gets zeros and -inf. Raises ValueError when an argument breaks the contract.
+    """
+    contract.check_latent(query, latent_cache, block_table, seq_lens, scale, kv_lora_rank, kv_scale, out)
+    runtime.check_launch("query", query)
+    num_reqs, num_heads, head_size = query.shape
+    block_size = latent_cache.shape[1]
+    if out is None:
+        out = query.new_empty(num_reqs, num_heads, kv_lora_rank)
+    lse = query.new_empty(num_reqs, num_heads, dtype=torch.float32)
+    if num_reqs == 0:
+        return (out, lse) if return_lse else out
+
+    rest = head_size - kv_lora_rank
+    rank_padded = max(16, triton.next_power_of_2(kv_lora_rank))
+    rest_padded = max(16, triton.next_power_of_2(rest)) if rest else 16
+    max_seq_len = block_table.shape[1] * block_size
+    block_h, tile_size, num_warps, num_stages = _choose_tile(query, rank_padded, max_seq_len)
+    num_programs = num_reqs * triton.cdiv(num_heads, block_h)
+    num_splits = _choose_num_splits(num_programs, max_seq_len, query.device)
+    factor, value_factor = scale * LOG2_E, 1.0
+    if isinstance(kv_scale, int | float):
+        factor, value_factor, kv_scale = factor * kv_scale, float(kv_scale), None
+
+    outputs, lses = out[None], lse[None]
+    if num_splits > 1:
+        outputs = query.new_empty(num_splits, *out.shape, dtype=torch.float32)
+        lses = query.new_empty(num_splits, *lse.shape, dtype=torch.float32)
+    with torch.cuda.device_of(query):
+        _latent_decode_kernel[(num_programs, num_splits)](
+            query,
+            latent_cache,
+            block_table,
+            seq_lens,
+            kv_scale,
+            outputs,
+            lses,
+            factor,
+            value_factor,
+            num_reqs,
+            *query.stride()[:2],
+            *latent_cache.stride()[:2],
+            block_table.stride(0),
+            *outputs.stride()[:3],
+            NUM_HEADS=num_heads,
+            RANK=kv_lora_rank,
+            RANK_PADDED=rank_padded,
+            REST=rest,
+            REST_PADDED=rest_padded,
+            BLOCK_SIZE=block_size,
+            BLOCK_H=block_h,
+            TILE_SIZE=tile_size,
+            NUM_SPLITS=num_splits,
+            num_warps=num_warps,
+            num_stages=num_stages,
+        )
+    if num_splits > 1:
+        launch_merge(outputs, lses, out, lse)
+    return (out, lse) if return_lse else out
