@@ -152,6 +152,7 @@ def _prepare(course: Path, lesson: str, api: Any) -> nbformat.NotebookNode:
     if not path.exists():
         raise GradingError(f"there is no lesson {lesson}: neither {script} nor {path} exists.")
     if api is not None:
+        bridge.make_gradebook(api)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         record = course / gradebook.RECORDS / f"{lesson}.source"
         if bridge.exercises(api, lesson) is None or _read(record) != digest:

@@ -27,6 +27,7 @@ from autograder.nbgrader_bridge.course import (
     roster,
     withhold,
 )
+from autograder.nbgrader_bridge.new_gradebook import make_gradebook
 from autograder.nbgrader_bridge.redact import HIDDEN, RedactForFeedback
 from autograder.nbgrader_bridge.restore import REPAIRS, RestoreCells
 from autograder.nbgrader_bridge.save import SaveVerdicts
@@ -51,6 +52,7 @@ __all__ = [
     "generate_assignment",
     "grade_one",
     "grades",
+    "make_gradebook",
     "open_course",
     "parse_timestamp",
     "repairs",
