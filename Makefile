@@ -48,7 +48,7 @@ lint: environment ## format, lint and types
 release: environment ## source/NN_name.py -> release/NN_name/NN_name.ipynb
 	$(python) -m autograder.build
 
-grade: environment ## a sample class graded with nbgrader: feedback, and a table of points and reasons
+grade: environment ## a sample class judged in a sandbox and taken into nbgrader: feedback, and a table with reasons
 	$(python) -m autograder.cli grade --sample-class $(GRADE_ARGS)
 
 clean: ## remove the environment and everything generated (never work/, never a gradebook)

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     build.add_arguments(command)
     command.set_defaults(run=build.run)
 
-    text = "grade a class with nbgrader, write feedback, say who got what and why"
+    text = "judge a class, fill nbgrader's gradebook and feedback, say who got what and why"
     command = commands.add_parser("grade", help=text, description=text)
     grading.add_arguments(command)
     command.set_defaults(run=grading.run)
