@@ -168,7 +168,7 @@ class _Grading:
 
     def _take(self, sent: _Sent, future: Any) -> Done | None:
         """What came of a job, its verdict in the journal; None where it is to be tried once more."""
-        worker, verdict, failure = self._result(sent, future)
+        worker, verdict, failure, had_begun = self._result(sent, future)
         future.release()
         entry = None if verdict is None else self._entry(sent.job, verdict)
         if not failure and entry is None:
@@ -182,14 +182,15 @@ class _Grading:
         if not failure:
             return Done(sent.job, entry)
         where = f" (on {worker})" if worker else ""
+        sent.num_attempts += had_begun
         if sent.num_attempts < ATTEMPTS and sent.num_sendings < SENDINGS:
             sent.bad.add(worker)
             self._waiting.append(sent)
             return None
         return Done(sent.job, self._journal.read(sent.job.key), f"{failure}{where}")
 
-    def _result(self, sent: _Sent, future: Any) -> tuple[str, str | None, str]:
-        """The worker's address, the verdict's text or None, and a failure or ""."""
+    def _result(self, sent: _Sent, future: Any) -> tuple[str, str | None, str, bool]:
+        """The worker's address, the verdict's text or None, a failure or "", and whether judging had begun."""
         from distributed import KilledWorker
 
         try:
@@ -197,17 +198,16 @@ class _Grading:
         except KilledWorker as error:
             events = self._client.get_events(self._topic) or ()
             starts = sum(message["token"] == sent.token for _, message in events)
-            sent.num_attempts += starts > sent.num_starts  # otherwise it only waited there
+            had_begun = starts > sent.num_starts  # otherwise it only waited there
             sent.num_starts = starts
-            return error.last_worker.address, None, "the worker died while it judged this submission"
+            failure = "the worker died while it judged this submission"
+            return error.last_worker.address, None, failure, had_begun
         except (OSError, CancelledError) as error:
             raise OSError("its scheduler ended") from error
         except Exception as error:  # whatever a worker with another environment comes up with
-            sent.num_attempts += 1
-            return "", None, f"{type(error).__name__}: {error}"
+            return "", None, f"{type(error).__name__}: {error}", True
         sent.num_starts += 1
-        sent.num_attempts += bool(found["failure"])
-        return found["worker"], found["verdict"], found["failure"]
+        return found["worker"], found["verdict"], found["failure"], True
 
     def _entry(self, job: Job, verdict: str) -> Entry | None:
         with TemporaryDirectory() as folder:

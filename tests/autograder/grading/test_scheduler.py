@@ -1,5 +1,6 @@
 """Grading on a Dask cluster of two worker processes, whose deaths cost nobody anything."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,17 +11,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from autograder.grading.jobs import Done, Job, Setting, open_judging
-from autograder.grading.journal import Journal, submission_key
-from autograder.grading.scheduler import ClusterError, judge_on_cluster
+from autograder.grading.journal import Entry, Journal, submission_key
+from autograder.grading.scheduler import ClusterError, _Grading, judge_on_cluster
+from autograder.judge.judgement import CheckResult, Judgement
 from autograder.judge.rebuild import rebuild
 from autograder.judge.sandbox import why_unavailable
 
 distributed = pytest.importorskip("distributed", reason="needs Dask: pip install -e '.[cluster]'")
+
+pytestmark = pytest.mark.xdist_group("dask")  # one cluster for all of them
 
 LESSON = "01_tiny"
 SLEEPY = "import time\n\n\ndef triple(x):\n    time.sleep(1.5)\n    return 3 * x"
@@ -194,3 +200,95 @@ def test_what_the_cluster_lacks_is_said(
     monkeypatch.setattr("autograder.grading.scheduler.CONNECT", 1.0)
     with pytest.raises(ClusterError, match="no Dask scheduler answers at tcp://127.0.0.1:1"):
         list(run("tcp://127.0.0.1:1", setting, [jobs["right"]]))
+
+
+class _Cluster:
+    """A client of two workers that answer as told: (worker, question) -> the answer, or an exception."""
+
+    def __init__(self, answer: Callable[[str, dict[str, Any]], dict[str, Any]]) -> None:
+        self._answer = answer
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+
+    def run_on_scheduler(self, function: Any) -> None:
+        function(SimpleNamespace())
+
+    def scheduler_info(self) -> dict[str, Any]:
+        return {"workers": {name: {"nthreads": 1, "resources": {}} for name in ("one", "two")}}
+
+    def submit(self, function: Any, question: str, *rest: Any, workers: list[str], **options: Any) -> Any:
+        asked = json.loads(question)
+        self.asked.append((workers[0], asked))
+        answer = {**self._answer(workers[0], asked), "worker": workers[0]}
+        future = SimpleNamespace(result=lambda: answer, release=lambda: None)
+        return _Future(future)
+
+
+class _Future:
+    def __init__(self, future: Any) -> None:
+        self.result, self.release = future.result, future.release
+
+    def add_done_callback(self, function: Any) -> None:
+        function(self)
+
+
+def _verdict(key: str, **points: float | None) -> str:
+    """A verdict as the journal writes it."""
+    with TemporaryDirectory() as folder:
+        checks = {
+            name: CheckResult(p, 3.0, "passed" if p else "infrastructure", "gone", None, 0.1)
+            for name, p in points.items()
+        }
+        journal = Journal(Path(folder), LESSON)
+        journal.write(
+            Entry(key, LESSON, 7, "CPU", "bubblewrap", "", Judgement(None, checks)), b'{"cells": []}'
+        )
+        return journal.path(key).read_text()
+
+
+def test_what_a_machine_prevented_is_judged_elsewhere_and_nothing_else(tiny_course: Any) -> None:
+    path = tiny_course.submit("ada") / f"{LESSON}.ipynb"
+    job = Job("k" * 64, path)
+
+    def answer(worker: str, asked: dict[str, Any]) -> dict[str, Any]:
+        if worker == "one":
+            return {"verdict": _verdict(asked["key"], double=2.0, triple=None), "failure": "the GPU is gone"}
+        return {"verdict": _verdict(asked["key"], double=2.0, triple=3.0), "failure": ""}
+
+    cluster = _Cluster(answer)
+    (done,) = _Grading(cluster, _setting(tiny_course.root), [job], False, 1.0).run()
+    assert [(worker, asked["only"]) for worker, asked in cluster.asked] == [
+        ("one", None),
+        ("two", ["triple"]),
+    ]
+    # The second machine starts from what the first one found out.
+    assert '"infrastructure"' in cluster.asked[1][1]["verdict"]
+    assert done.failure == ""
+    assert done.entry == Journal(tiny_course.root, LESSON).read(job.key)
+    assert done.entry is not None
+    assert done.entry.judgement.score == 5.0
+
+
+def test_a_broken_machine_is_left_alone(tiny_course: Any) -> None:
+    path = tiny_course.submit("ada") / f"{LESSON}.ipynb"
+    jobs = [Job(f"{i:064}", path) for i in range(12)]
+
+    def answer(worker: str, asked: dict[str, Any]) -> dict[str, Any]:
+        if worker == "one":
+            return {"verdict": None, "failure": "no sandbox"}
+        return {"verdict": _verdict(asked["key"], double=2.0), "failure": ""}
+
+    cluster = _Cluster(answer)
+    done = list(_Grading(cluster, _setting(tiny_course.root), jobs, False, 1.0).run())
+    assert sorted(each.job.key for each in done) == [job.key for job in jobs]
+    assert all(each.entry is not None and not each.failure for each in done)
+    assert 3 <= [worker for worker, _ in cluster.asked].count("one") <= 5
+
+
+def test_nothing_but_a_verdict_on_this_submission_is_journalled(tiny_course: Any) -> None:
+    job = Job("k" * 64, tiny_course.submit("ada") / f"{LESSON}.ipynb")
+    for text in ("{", "[]", _verdict("another", double=2.0)):
+        cluster = _Cluster(lambda worker, asked, text=text: {"verdict": text, "failure": ""})
+        (done,) = _Grading(cluster, _setting(tiny_course.root), [job], False, 1.0).run()
+        assert "no verdict on this submission" in done.failure
+        assert len(cluster.asked) == 2
+        assert list(Journal(tiny_course.root, LESSON).entries()) == []
