@@ -17,7 +17,7 @@ from autograder.judge.judgement import CheckResult, Judgement
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 HOSTILE = "<script>alert(1)</script><img src='https://stranger.example/x.png' onerror=alert(2)><style>body{display:none}</style>"
 MISTAKE = "logical-block-as-physical"
