@@ -115,21 +115,74 @@ WRONG = {
     ),
 }
 
+# What keyword arguments add.
+WRONG |= {
+    "window of nothing": ({"sliding_window": 0}, "sliding_window: expected None or the number of keys"),
+    "window not whole": ({"sliding_window": 2.5}, "sliding_window: expected None or the number of keys"),
+    "window as a bool": ({"sliding_window": True}, "sliding_window: expected None or the number of keys"),
+    "softcap of zero": ({"softcap": 0.0}, "softcap: expected None or a positive number, got 0.0"),
+    "softcap infinite": ({"softcap": math.inf}, "softcap: expected None or a positive number, got inf"),
+    "softcap as a tensor": ({"softcap": torch.tensor(1.0)}, "softcap: expected None or a positive number"),
+    "slopes as a list": ({"alibi_slopes": [0.5] * 4}, "alibi_slopes: expected a torch tensor, got list"),
+    "too few slopes": (
+        {"alibi_slopes": lambda _: torch.ones(2)},
+        "alibi_slopes: expected shape [num_heads=4], got [2]",
+    ),
+    "slopes in another dtype": (
+        {"alibi_slopes": lambda _: torch.ones(4).half()},
+        "alibi_slopes: expected float32, got float16",
+    ),
+    "slopes with strides": (
+        {"alibi_slopes": lambda _: torch.ones(8)[::2]},
+        "alibi_slopes: expected the last dimension to be contiguous",
+    ),
+    "too many sinks": ({"sinks": lambda _: torch.ones(5)}, "sinks: expected shape [num_heads=4], got [5]"),
+    "k_scale of zero": ({"k_scale": 0.0}, "k_scale: expected a positive finite number, got 0.0"),
+    "v_scale below zero": ({"v_scale": -1.0}, "v_scale: expected a positive finite number, got -1.0"),
+    "k_scale as a list": ({"k_scale": [1.0, 1.0]}, "k_scale: expected a float or a tensor, got list"),
+    "k_scale for each query head": (
+        {"k_scale": lambda _: torch.ones(4)},
+        "k_scale: expected shape [], [1] or [num_kv_heads=2], got [4]",
+    ),
+    "v_scale in another dtype": (
+        {"v_scale": lambda _: torch.ones(2).half()},
+        "v_scale: expected float32, got float16",
+    ),
+    "one cache in fp8": (
+        {"key_cache": lambda t: t.to(torch.float8_e4m3fn)},
+        "value_cache: expected float8_e4m3fn, got float32",
+    ),
+    "caches in two fp8 formats": (
+        {
+            "key_cache": lambda t: t.to(torch.float8_e4m3fn),
+            "value_cache": lambda t: t.to(torch.float8_e5m2),
+        },
+        "value_cache: expected float8_e4m3fn, got float8_e5m2",
+    ),
+    "query in fp8": (
+        {"query": lambda t: t.to(torch.float8_e4m3fn)},
+        "query: expected float16 or bfloat16 or float32",
+    ),
+}
+
+
+def on_device(arguments, device):
+    """New tensors that a change made on the CPU, where the others are; strides stay."""
+    for name, tensor in arguments.items():
+        if isinstance(tensor, torch.Tensor) and tensor.device != device and name != "softcap":
+            there = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+            arguments[name] = there if name == "out" else there.copy_(tensor)
+    return arguments
+
 
 @MODULES
 @pytest.mark.parametrize("wrong", WRONG)
 def test_paged_attention_refuses(wrong, module, device):
     changes, message = WRONG[wrong]
-    arguments = paged(device, **changes)
-    if "out" in arguments:
-        out = arguments["out"]
-        arguments["out"] = (
-            out
-            if out.device == device
-            else torch.empty_strided(out.shape, out.stride(), dtype=out.dtype, device=device)
-        )
-    with pytest.raises(ValueError, match=re.escape(message)):
-        module.paged_attention(**arguments)
+    arguments = on_device(paged(device, **changes), device)
+    for function in (module.paged_attention, module.paged_prefill):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            function(**arguments)
 
 
 WRONG_VALUES = {
@@ -172,6 +225,27 @@ def test_paged_attention_refuses_values_that_would_read_foreign_memory(wrong, mo
     changes, message = WRONG_VALUES[wrong]
     with pytest.raises(ValueError, match=re.escape(message)):
         module.paged_attention(**paged(device, **changes))
+
+
+@MODULES
+@pytest.mark.parametrize("wrong", WRONG_VALUES)
+def test_debugging_checks_values_everywhere(wrong, module, device, monkeypatch):
+    """KERNELS_DEBUG=1: on a GPU too, where the check waits for it."""
+    monkeypatch.setenv("KERNELS_DEBUG", "1")
+    changes, message = WRONG_VALUES[wrong]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        module.paged_attention(**paged(device, **changes))
+
+
+@needs_cpu
+@MODULES
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
+def test_scales_on_the_device_are_positive(scale, module, device):
+    scales = torch.tensor([1.0, scale], device=device)
+    with pytest.raises(ValueError, match=re.escape("v_scale[1]: expected positive finite numbers")):
+        module.paged_attention(**paged(device), v_scale=scales)
+    with pytest.raises(ValueError, match=re.escape("k_scale[1]: expected positive finite numbers")):
+        module.reshape_and_cache(**cache_write(device), k_scale=scales)
 
 
 @MODULES
@@ -260,6 +334,100 @@ def test_reshape_and_cache_refuses_slots_outside_the_cache(slot, module, device)
     with pytest.raises(ValueError, match=re.escape(message)):
         module.reshape_and_cache(**arguments)
     assert arguments["key_cache"].eq(0).all()
+
+
+@MODULES
+def test_reshape_and_cache_refuses_scales(module, device):
+    for options, message in [
+        ({"k_scale": 0.0}, "k_scale: expected a positive finite number, got 0.0"),
+        ({"v_scale": True}, "v_scale: expected a float or a tensor, got bool"),
+        (
+            {"v_scale": torch.ones(3, device=device)},
+            "v_scale: expected shape [], [1] or [num_kv_heads=2], got [3]",
+        ),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(message)):
+            module.reshape_and_cache(**cache_write(device), **options)
+
+
+LATENT = ("query", "latent_cache", "block_table", "seq_lens", "scale")
+WRONG_LATENTS = {
+    "query of 2 dims": ({"query": lambda t: t[0]}, "query: expected shape [num_reqs, num_heads, head_size]"),
+    "cache with heads": (
+        {"latent_cache": lambda t: t[:, :, None]},
+        "latent_cache: expected shape [num_blocks, block_size, head_size=64], got [7, 8, 1, 64]",
+    ),
+    "cache of another size": (
+        {"latent_cache": lambda t: t[..., :32]},
+        "latent_cache: expected shape [num_blocks, block_size, head_size=64], got [7, 8, 32]",
+    ),
+    "cache in another dtype": (
+        {"latent_cache": lambda t: t.half()},
+        "latent_cache: expected float32, got float16",
+    ),
+    "blocks of no tokens": (
+        {"latent_cache": lambda t: t[:, :0]},
+        "latent_cache: expected block_size of at least 1",
+    ),
+    "no rank": ({"kv_lora_rank": 0}, "kv_lora_rank: expected a number from 1 to head_size=64, got 0"),
+    "a rank beyond the row": (
+        {"kv_lora_rank": 65},
+        "kv_lora_rank: expected a number from 1 to head_size=64, got 65",
+    ),
+    "rank as a float": (
+        {"kv_lora_rank": 32.0},
+        "kv_lora_rank: expected a number from 1 to head_size=64, got 32.0",
+    ),
+    "too few lengths": ({"seq_lens": lambda t: t[:1]}, "seq_lens: expected shape [num_reqs=2], got [1]"),
+    "too few rows": ({"block_table": lambda t: t[:1]}, "block_table: expected shape [num_reqs=2"),
+    "scale missing": ({"scale": None}, "scale: expected a float, got NoneType"),
+    "kv_scale of zero": ({"kv_scale": 0.0}, "kv_scale: expected a positive finite number, got 0.0"),
+    "kv_scale for each head": (
+        {"kv_scale": lambda _: torch.ones(2)},
+        "kv_scale: expected shape [], [1] or [num_kv_heads=1], got [2]",
+    ),
+    "out of another shape": (
+        {"out": lambda _: torch.zeros(2, 4, 64)},
+        "out: expected shape [num_reqs=2, num_heads=4, kv_lora_rank=48], got [2, 4, 64]",
+    ),
+}
+
+
+@MODULES
+@pytest.mark.parametrize("wrong", WRONG_LATENTS)
+def test_latent_decode_refuses(wrong, module, device):
+    changes, message = WRONG_LATENTS[wrong]
+    batch = make_batch(Spec(((1, 20), (1, 5)), num_kv_heads=1, block_size=8), torch.float32, device)
+    values = (batch.query, batch.key_cache[:, :, 0], batch.block_table, batch.seq_lens, batch.scale)
+    arguments = dict(zip(LATENT, values, strict=True)) | {"kv_lora_rank": 48}
+    for name, change in changes.items():
+        arguments[name] = change(arguments.get(name)) if callable(change) else change
+    with pytest.raises(ValueError, match=re.escape(message)):
+        module.latent_decode(**on_device(arguments, device))
+
+
+@MODULES
+@pytest.mark.parametrize("length", [-8, 4, 40, 8.0, None, True])
+def test_cascade_refuses_prefixes(length, module, device):
+    with pytest.raises(
+        ValueError, match="common_prefix_len: expected a multiple of block_size=8 from 0 to 32, got"
+    ):
+        module.cascade_attention(**paged(device), common_prefix_len=length)
+
+
+@needs_cpu
+@MODULES
+def test_cascade_refuses_what_is_not_shared(module, device):
+    with pytest.raises(ValueError, match=re.escape("block_table[1, 0]: expected the first 1 blocks of")):
+        others = paged(
+            device, block_table=lambda t: t[0, [[0, 1, 2, 3], [1, 0, 2, 3]]], seq_lens=set_to(1, 12)
+        )
+        module.cascade_attention(**others, common_prefix_len=8)
+    with pytest.raises(ValueError, match=re.escape("seq_lens[1]: expected at least common_prefix_len=8")):
+        module.cascade_attention(
+            **paged(device, block_table=lambda t: t[:1].expand(2, -1).contiguous(), seq_lens=set_to(1, 8)),
+            common_prefix_len=8,
+        )
 
 
 @MODULES
