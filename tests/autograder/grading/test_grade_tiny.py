@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 
 from autograder import cli, nbgrader_bridge
 from autograder.grading import grade
-from autograder.grading.grade import GradingError, Options
+from autograder.grading.grade import Options
 from autograder.grading.journal import Entry, Journal
 from autograder.grading.table import Row, as_text, write_csv
 from autograder.judge.sandbox import why_unavailable
@@ -266,12 +266,30 @@ def test_the_time_limit_is_of_a_submission(tiny_course: Any) -> None:
     assert "has used up its 3 s" in results["loops", "double"].reason
 
 
-def test_without_a_sandbox_grading_refuses(tiny_course: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_without_a_sandbox_grading_refuses_unless_told(tiny_course: Any) -> None:
     tiny_course.submit("ada")
-    monkeypatch.setattr(grade, "why_unavailable", lambda: "bwrap is not installed")
-    with pytest.raises(GradingError, match="bwrap is not installed.*--unsafe grades without isolation"):
-        _grade(into_gradebook=False)
+    command = [sys.executable, "-m", "autograder.cli", "grade", LESSON, "--no-gradebook", "--out", "out.json"]
+    no_bubblewrap = {**os.environ, "PATH": str(Path(sys.executable).parent)}
+    refused = subprocess.run(command, capture_output=True, text=True, env=no_bubblewrap)
+    assert refused.returncode == 1
+    assert "bwrap is not installed" in refused.stderr
+    assert "--unsafe grades without isolation" in refused.stderr
     assert not list(_entries())
+    told = subprocess.run([*command, "--unsafe"], capture_output=True, text=True, env=no_bubblewrap)
+    assert told.returncode == 0, told.stderr
+    assert "judged without isolation (--unsafe)" in told.stdout
+    found = json.loads(Path("out.json").read_text())
+    assert found["sandbox"] == "none"
+    assert found["submissions"]["ada"]["score"] == 5
+    (forgeable,) = _entries()
+    # What could have been forged is judged again as soon as it can be done in a sandbox.
+    if why_unavailable() is None:
+        _grade(into_gradebook=False)
+        (entry,) = _entries()
+        assert (entry.key, entry.sandbox) == (forgeable.key, "bubblewrap")
+        assert entry.grading != forgeable.grading
 
 
 def test_what_is_wrong_with_the_lesson_is_said_once(
