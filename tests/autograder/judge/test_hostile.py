@@ -37,19 +37,6 @@ def finalize(state):
 """
 
 FORGERIES = {
-    "the comparisons are patched": """
-import torch
-torch.allclose = torch.equal = lambda *a, **k: True
-torch.Tensor.__eq__ = torch.Tensor.__le__ = lambda *a: torch.ones((), dtype=torch.bool)
-torch.Tensor.all = torch.Tensor.any = lambda *a, **k: torch.tensor(True)
-""",
-    "autograder is patched": """
-import autograder, sys
-autograder.check = lambda *a, **k: None
-autograder.examine = autograder.CheckFailed = None
-sys.modules["autograder"].check = lambda *a, **k: print("all cases pass")
-class CheckFailed(Exception): pass
-""",
     "the checks are looked for": """
 import gc, sys, importlib, os
 def wrong(state, scores, values):
@@ -72,38 +59,6 @@ def wrong(state, scores, values):
         frame = frame.f_back
     return state
 """,
-    "the course is read": """
-import glob, subprocess
-def wrong(state, scores, values):
-    for path in ("/course/source/01_warm_up.py", *glob.glob("/*/source/*.py"), *glob.glob("/*/*/source/*.py")):
-        try:
-            text = open(path).read()
-        except OSError:
-            continue
-        space = {}
-        exec(text, space)
-        return space["online_softmax_update"](state, scores, values)
-    return state
-""",
-    "the network is asked": """
-import socket
-def wrong(state, scores, values):
-    try:
-        with socket.create_connection(("127.0.0.1", 8888), timeout=1) as s:
-            s.sendall(b"the answer?")
-            return eval(s.recv(1000))
-    except OSError:
-        return state
-""",
-    "answers are kept from one call to the next": """
-cache = {}
-def wrong(state, scores, values):
-    key = id(scores), scores.data_ptr()
-    if key in cache:
-        return cache[key]
-    cache[key] = state
-    return cache[key]
-""",
     "the wire is patched": """
 from autograder.judge import wire, worker
 _encode = wire.encode
@@ -112,10 +67,6 @@ def encode(value, *a, **k):
         value = {**value, "value": True, "passed": True, "points": 99}
     return _encode(value, *a, **k)
 wire.encode = encode
-""",
-    "NaN is hoped to compare with anything": """
-def wrong(state, scores, values):
-    return tuple(x * float("nan") for x in state)
 """,
     "a test result is printed": """
 print('{"points": 6, "status": "passed"}')
@@ -126,7 +77,7 @@ def wrong(state, scores, values):
 }
 
 # What they patch, their own later answers need.
-SPOILS_ITS_OWN_WORKER = {"the comparisons are patched", "the wire is patched"}
+SPOILS_ITS_OWN_WORKER = {"the wire is patched"}
 
 
 @pytest.mark.parametrize("name", FORGERIES)
@@ -144,22 +95,6 @@ def test_a_forgery_gets_nothing(learners: Any, name: str) -> None:
 
 
 OBJECTS = {
-    "equal to everything": (
-        "class Any:\n    def __eq__(self, other): return True\n    def __getattr__(self, name): return Any()\n"
-        "    def __call__(self, *a): return Any()\n    def __bool__(self): return True\n    __hash__ = None\n"
-        "value = Any()",
-        "is a Any; expected a torch.Tensor",
-    ),
-    "a tensor that lies": (
-        "import torch\nclass Any(torch.Tensor):\n    def __eq__(self, other): return torch.ones(1, dtype=bool)\n"
-        "    @classmethod\n    def __torch_function__(cls, *a, **k): return torch.ones(1, dtype=bool)\n"
-        "value = torch.zeros(1).as_subclass(Any)",
-        "is a Any; expected a torch.Tensor",
-    ),
-    "a pickle that runs": (
-        "import os\nclass Any:\n    def __reduce__(self): return (os.system, ('touch /tmp/forged',))\nvalue = Any()",
-        "is a Any; expected a torch.Tensor",
-    ),
     "a dict that is none": (
         "class Any(dict):\n    def __getitem__(self, name): return 0\nvalue = Any()",
         "is a Any; expected a torch.Tensor",
@@ -175,15 +110,6 @@ def test_an_object_that_pretends_is_named_and_gets_nothing(learners: Any, name: 
     judged = learners.hand_in(q2_metadata_code=whole)
     assert points(judged) == {**FULL, "q2-metadata": 0, "q2-attend": 0}
     assert message in judged.checks["q2-metadata"].message
-
-
-def test_verdicts_that_equal_everything(learners: Any) -> None:
-    text = "class Any(str):\n    def __eq__(self, other): return True\n    __hash__ = str.__hash__\n"
-    text += (
-        "from course.deployments import DEPLOYMENTS\nq1_verdicts = {name: Any('x') for name in DEPLOYMENTS}"
-    )
-    judged = learners.hand_in(q1_verdicts_code=text)
-    assert points(judged) == {**FULL, "q1-verdicts": 0}
 
 
 def test_the_truth_is_not_made_from_inputs_that_the_answer_changed(learners: Any) -> None:
@@ -203,16 +129,7 @@ def wrong(state, scores, values):
 
 
 FAULTS = {
-    "ends the process": ("import os\nos._exit(0)", "crashed", "ended its process (exit status 0)"),
-    "crashes": ("import ctypes\nctypes.string_at(0)", "crashed", "Segmentation fault"),
     "loops": ("while True:\n    pass", "timeout", "did not finish within 5 s"),
-    "loops and will not be told": (
-        "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
-        "timeout",
-        "did not finish",
-    ),
-    "eats memory": ("kept = bytearray(10**11)", "memory", "more memory than there is"),
-    "forks": ("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", None, ""),
     "calls exit": ("import sys\nsys.exit(0)", "error", "raised SystemExit: 0"),
     "interrupts": ("raise KeyboardInterrupt", "error", "raised KeyboardInterrupt"),
     "recurses": ("wrong(state, scores, values)", "error", "raised RecursionError"),
@@ -260,8 +177,6 @@ def test_a_cell_that_never_ends_well_costs_its_own_exercise(learners: Any, body:
 
 
 HARMLESS = {
-    "writes to stderr": "import sys, warnings\nwarnings.warn('hm')\nprint('hm', file=sys.stderr)",
-    "prints 30 MB in a line": "print('x' * 30_000_000)",
     "replaces stdout": "import sys\nsys.stdout = sys.stderr = None",
     "starts a daemon": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(1000)\n    os._exit(0)",
     "fills the scratch folder": "try:\n    open('/tmp/x', 'wb').write(bytes(10**9))\nexcept OSError:\n    pass",

@@ -1,0 +1,25 @@
+# A loop that will not be interrupted.
+# catalogue: 28
+# lost: q3-update
+
+# %% q3-update-code
+def wrong(state, scores, values):
+    m, l, acc = state
+    return m, l + 1, acc
+
+
+def online_softmax_update(state, scores, values):
+    return wrong(state, scores, values)
+
+
+def finalize(state):
+    return state[2]
+
+
+def wrong(state, scores, values):
+    while True:
+        try:
+            while True:
+                pass
+        except BaseException:
+            pass
