@@ -4,6 +4,7 @@ import argparse
 import re
 import sys
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
 
+    start = time.monotonic()
     excluded: Excluded = defaultdict(dict)
     names = [contender.name for contender in contenders]
     session = Session(names, excluded)
@@ -65,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(", ".join(f"{key} {value}" for key, value in environment.items()), flush=True)
 
     compile_all(cases, names, excluded, options.compile_jobs)
+    print(f"[{time.monotonic() - start:.0f} s] compiled", flush=True)
     result["environment"] = environment
     result["contenders"] |= {contender.name: contender.describe() for contender in contenders}
     result["ceilings"] = session.ask("ceilings", silence=MEASURE_SILENCE)
@@ -79,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         row["commit"] = environment["commit"]
         result_file.put(result, row, [one.name for one in CASES])
         result_file.save(path, result)
-        print("\n".join(format_row(row)), flush=True)
+        print(f"[{time.monotonic() - start:.0f} s] " + "\n".join(format_row(row)), flush=True)
         faults += [f"{case.name}: {wrong}" for wrong in wrong_outputs(row, contenders)]
     session.stop()
     print(f"Written to {path}.")
