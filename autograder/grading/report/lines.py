@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator
 
 from autograder.grading.journal import FOLDER
-from autograder.grading.report.summary import NOT_JUDGED, REFUSED, Summary, evidence, headline
+from autograder.grading.report.summary import REFUSED, Summary, evidence, headline
 
 COLUMNS = (
     "lesson",
@@ -28,7 +28,8 @@ COLUMNS = (
     "look",
     "verdict",
 )
-ABSENT, BY_HAND, WAITING = "never handed in", "by hand", "to be graded by hand"
+ABSENT, NOT_JUDGED = "never handed in", "not judged"
+BY_HAND, WAITING = "by hand", "to be graded by hand"
 
 
 def as_csv(summary: Summary) -> str:

@@ -10,8 +10,8 @@ from statistics import fmean, median
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from autograder.grading.report import pictures, shown
-from autograder.grading.report.lines import ABSENT
-from autograder.grading.report.summary import LEVELS, NOT_JUDGED, REFUSED, Summary, spread
+from autograder.grading.report.lines import ABSENT, NOT_JUDGED
+from autograder.grading.report.summary import LEVELS, REFUSED, Summary, spread
 from autograder.grading.report.terminal import attendance
 
 NUM_MISTAKES = 3  # on the first screen; all of them stand below

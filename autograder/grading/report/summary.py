@@ -20,11 +20,10 @@ from autograder.judge.judgement import CRASHED, INFRASTRUCTURE, MEMORY, TIMEOUT,
 LEVELS = ("none", "less than half", "half and more", "all")
 
 # Why somebody has to look at a submission; the gravest first.
-REFUSED, NOT_JUDGED, TAMPERED, SUSPICIOUS = "refused", "not judged", "tampered", "suspicious"
+REFUSED, TAMPERED, SUSPICIOUS = "refused", "tampered", "suspicious"
 SAME_TEXT, NEWER, UNSAFE, CELLS = "same text", "handed in again", "no sandbox", "cells"
 KINDS = (
     REFUSED,
-    NOT_JUDGED,
     INFRASTRUCTURE,
     TAMPERED,
     SUSPICIOUS,
@@ -110,7 +109,8 @@ class Summary:
     """The whole report in numbers.
 
     scores: learner -> points of the judged exercises together, for those who have all their verdicts. max_score: the most
-    there is. mistakes: the most frequent first. looks: the gravest first. absent: never handed in. late: learner -> seconds.
+    there is. mistakes: the most frequent first. looks: the gravest first. absent: never handed in. not_judged: the journal
+    has no verdict on their text by the present checks. late: learner -> seconds.
     """
 
     lesson: str
@@ -122,6 +122,7 @@ class Summary:
     looks: tuple[Look, ...]
     same_text: tuple[SameText, ...]
     absent: tuple[str, ...]
+    not_judged: tuple[str, ...]
     late: dict[str, float]
     devices: tuple[str, ...]
     sandboxes: tuple[str, ...]
@@ -130,10 +131,6 @@ class Summary:
     @property
     def num_judged(self) -> int:
         return sum(learner.entry is not None for learner in self.learners)
-
-    @property
-    def num_handed_in(self) -> int:
-        return sum(learner.handed_in for learner in self.learners)
 
     @property
     def num_full(self) -> int:
@@ -204,6 +201,7 @@ def summarise(results: ClassResults) -> Summary:
         looks=tuple(looks),
         same_text=tuple(groups(results.notebook, {each.name: each.texts for each in learners})),
         absent=tuple(learner.name for learner in learners if not learner.handed_in),
+        not_judged=tuple(x.name for x in learners if x.handed_in and not x.refused and x.entry is None),
         late={x.name: x.seconds_late for x in learners if x.handed_in and x.seconds_late > 0},
         devices=tuple(sorted({entry.device for entry in entries})),
         sandboxes=tuple(sorted({entry.sandbox for entry in entries})),
@@ -288,10 +286,6 @@ def _all_reasons(learner: Learner) -> Iterator[Reason]:
         return
     if learner.refused:
         yield Reason(REFUSED, learner.refused)
-    elif learner.entry is None:
-        yield Reason(
-            NOT_JUDGED, "the journal has no verdict on this text by these checks; run autograder grade"
-        )
     if learner.newer:
         yield Reason(NEWER, "there is a newer submission than the one graded; run autograder grade")
     if learner.entry is None:

@@ -10,6 +10,7 @@ from autograder.grading.report.shown import count, duration, mean, percent, poin
 from autograder.grading.report.summary import LEVELS, Summary, spread
 
 NUM_MISTAKES = 5
+NUM_LOOKS = 30
 _INDENT = "    "
 
 
@@ -38,6 +39,11 @@ def _class(summary: Summary) -> Iterator[str]:
         yield f"{_INDENT}hardest: {summary.hardest.exercise.name}, {percent(summary.hardest.share_of_points)} of its points"
     if summary.num_to_grade_by_hand:
         yield f"{_INDENT}{count(summary.num_to_grade_by_hand, 'answer')} to grade by hand (Formgrader)"
+    if summary.not_judged:
+        yield (
+            f"{_INDENT}no verdict by the present lesson and checks, run autograder grade {summary.lesson}: "
+            f"{some(summary.not_judged, 12)}"
+        )
     for names, what in ((summary.absent, "never handed in"), (tuple(summary.late), "late")):
         if names:
             yield f"{_INDENT}{what}: {some(names, 12)}"
@@ -49,10 +55,9 @@ def attendance(summary: Summary) -> list[str]:
     """Who is there, in words."""
     refused = sum(learner.handed_in and bool(learner.refused) for learner in summary.learners)
     said = [count(len(summary.learners), "learner"), f"{summary.num_judged} judged"]
-    waiting = summary.num_handed_in - summary.num_judged - refused
     numbers = (
         (refused, "refused"),
-        (waiting, "not judged"),
+        (len(summary.not_judged), "not judged"),
         (len(summary.late), "late"),
         (len(summary.absent), "never handed in"),
     )
@@ -91,11 +96,13 @@ def _looks(summary: Summary) -> Iterator[str]:
         return
     yield f"Whom to look at: {count(len(summary.looks), 'submission')}"
     width = min(24, max((len(look.learner.name) for look in summary.looks), default=0))
-    for look in summary.looks:
+    for look in summary.looks[:NUM_LOOKS]:
         for i, reason in enumerate(look.reasons):
             where = f" in {reason.exercise}" if reason.exercise else ""
             name = look.learner.name if i == 0 else ""
             yield f"{_INDENT}{name:{width}}  {reason.kind}{where}: {reason.text}"
+    if len(summary.looks) > NUM_LOOKS:
+        yield f"{_INDENT}{count(len(summary.looks) - NUM_LOOKS, 'submission')} more on the page"
     for copy in summary.same_text:
         how = "word for word" if copy.exactly else "but for names"
         yield f"{_INDENT}the same text in {copy.cell}, {how}: {some(copy.learners, 6)}"
