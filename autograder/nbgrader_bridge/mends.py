@@ -1,6 +1,6 @@
-"""Two faults of nbgrader 0.9.6 that no setting reaches: files that it trusts before any plug-in has a say.
+"""Three faults of nbgrader 0.9.6 that no setting reaches, because they come before any plug-in has a say.
 
-`nbgrader_config.py` calls `mend_nbgrader`; the tests show both faults in nbgrader as it comes.
+`nbgrader_config.py` calls `mend_nbgrader`; the tests show the faults in nbgrader as it comes.
 """
 
 from __future__ import annotations
@@ -10,24 +10,31 @@ import stat
 from datetime import datetime
 from pathlib import Path
 
+import nbformat
 import nbgrader.converters.base
 from nbgrader.apps import NbGraderAPI
+from nbgrader.converters import Autograde
 from nbgrader.coursedir import CourseDirectory
+from nbgrader.utils import rmtree
 
 from autograder.nbgrader_bridge.course import parse_timestamp
+from autograder.nbgrader_bridge.save import SAVED
 
 _all_files = nbgrader.converters.base.find_all_files
+_stock_init_destination = Autograde.init_destination
 
 
 def mend_nbgrader() -> None:
-    """Makes one learner's files harmless for the rest of the class. May be called twice.
+    """Mends these three. May be called twice.
 
     A date that cannot be read: formgrader's page of the whole class fails on it, and autograding calls a method that does
-    not exist. Links beside a notebook: what they point to (the gradebook, say) is copied, and handed back as feedback.
+    not exist. Links beside a notebook: what they point to (the gradebook, say) is copied, and handed back as feedback. An
+    autograding that was killed: the next one takes the submission in hand for done, and nobody ever grades it.
     """
     CourseDirectory.get_existing_timestamp = _existing_timestamp
     NbGraderAPI.get_submitted_timestamp = _submitted_timestamp
     nbgrader.converters.base.find_all_files = _regular_files
+    Autograde.init_destination = _init_destination
 
 
 def _existing_timestamp(self: CourseDirectory, dest_path: str) -> datetime | None:
@@ -45,6 +52,23 @@ def _submitted_timestamp(self: NbGraderAPI, assignment_id: str, student_id: str)
 
 def _regular_files(path: str, exclude: list[str] | None = None) -> list[str]:
     return [name for name in _all_files(path, exclude) if stat.S_ISREG(os.lstat(name).st_mode)]
+
+
+def _init_destination(self: Autograde, assignment_id: str, student_id: str) -> bool:
+    folder = Path(self._format_dest(assignment_id, student_id))
+    names = [Path(notebook).name for notebook in self.notebooks]
+    if folder.exists() and not any(_is_saved(folder / name) for name in names):
+        self.log.warning("%s was not finished: it is graded again", folder)
+        rmtree(str(folder))
+    wanted: bool = _stock_init_destination(self, assignment_id, student_id)
+    return wanted
+
+
+def _is_saved(path: Path) -> bool:
+    try:
+        return SAVED in nbformat.read(path, as_version=4).metadata
+    except Exception:  # half a file is none
+        return False
 
 
 def read_timestamp(path: Path) -> tuple[datetime | None, str]:

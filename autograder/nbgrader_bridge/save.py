@@ -21,6 +21,9 @@ Resources = dict[str, Any]
 NOTE = "note for the instructor"  # an output with this mark is left out of feedback
 
 
+SAVED = "autograder_saved"  # notebook metadata: the points are in the gradebook
+
+
 class SaveVerdicts(SaveAutoGrades):
     """In place of nbgrader's SaveAutoGrades: points of tests come from the journal, and no cell's output says anything.
 
@@ -62,6 +65,7 @@ class SaveVerdicts(SaveAutoGrades):
                     self._add_comment(cell, resources)
             self.gradebook.db.commit()
         record.write(graded_for)
+        nb.metadata[SAVED] = True
         return nb, resources
 
     def _save(self, grade: Grade, cell: NotebookNode | None, by_hand: bool, *, changed: bool) -> None:

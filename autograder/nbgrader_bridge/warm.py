@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,16 @@ def lesson_file(source: Path, lesson: str) -> Path:
 
 
 def read_instructors(path: Path) -> nbformat.NotebookNode:
-    """The instructor's notebook from the file that `lesson_file` names. Raises LessonError, OSError, or nbformat's errors."""
+    """The instructor's notebook from the file that `lesson_file` names; not to be changed, because it is kept.
+
+    Raises LessonError, OSError, or nbformat's errors.
+    """
+    state = path.stat()
+    return _read(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, changed: int, size: int) -> nbformat.NotebookNode:
     return read_lesson(path) if path.suffix == ".py" else nbformat.read(path, as_version=4)
 
 

@@ -8,7 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -338,6 +340,39 @@ def test_without_a_sandbox_a_submission_is_refused_and_the_last_score_goes(cours
     assert (entry.grading, entry.sandbox) == (12, "bubblewrap")
 
 
+def test_with_unsafe_it_is_judged_without_a_sandbox_and_says_so(course: TinyCourse) -> None:
+    course.submit("date-huge", double_code="def double(x):\n    return 2 * x  # another text")
+    select = ("autograde", LESSON, "--force", "--student=date-huge")
+    ran = nbgrader(course.root, *select, PATH=str(Path(sys.executable).parent), AUTOGRADER_UNSAFE="1")
+    assert ran.returncode == 0, ran.stderr
+    assert points(course.root, "date-huge") == RIGHT
+    assert "Judged without a sandbox." in outputs(autograded(course.root, "date-huge"), "double")
+    # Such a verdict could be forged: without the permission the submission is judged again.
+    ran = nbgrader(course.root, *select)
+    assert ran.returncode == 0, ran.stderr
+    assert "Judged without" not in outputs(autograded(course.root, "date-huge"), "double")
+
+
+def test_an_autograding_that_was_killed_is_gone_on_with(course: TinyCourse) -> None:
+    """Stock nbgrader says "Skipping existing assignment" of the submission that it was killed in."""
+    finished = course.root / "autograded" / "ada" / LESSON / f"{LESSON}.ipynb"
+    before = finished.stat().st_mtime_ns
+    folder = course.root / "autograded" / "old-format" / LESSON
+    shutil.rmtree(folder)
+    folder.mkdir()  # killed before the notebook was written
+    half = course.root / "autograded" / "crashes" / LESSON / f"{LESSON}.ipynb"
+    half.chmod(0o644)
+    notebook = nbformat.read(half, as_version=4)
+    del notebook.metadata["autograder_saved"]  # killed between nbgrader's two passes
+    nbformat.write(notebook, half)
+    ran = nbgrader(course.root, "autograde", LESSON)
+    assert ran.stderr.count("was not finished: it is graded again") == 2
+    assert f"Skipping existing assignment: {finished.parent}" in ran.stderr
+    assert finished.stat().st_mtime_ns == before
+    assert "autograder_saved" in autograded(course.root, "crashes").metadata
+    assert points(course.root, "old-format") == RIGHT
+
+
 # In this process: formgrader's way, which is nbgrader's Python interface.
 
 
@@ -463,3 +498,37 @@ def test_a_lesson_whose_source_is_gone(here: TinyCourse) -> None:
     shutil.move(here.root / "away", folder)
     assert not result["ok"]
     assert f"{LESSON}.ipynb is missing: without the lesson nothing can be judged" in result["log"]
+
+
+def grading_of(course: TinyCourse, learner: str) -> int:
+    entry = Journal(course.root, LESSON).read(autograded(course.root, learner).metadata["autograder"])
+    assert entry is not None
+    return entry.grading
+
+
+def test_a_pause_ends_the_grading_and_its_judge(here: TinyCourse, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(text: str) -> int:
+        here.submit("nulls", double_code=f"def double(x):\n    return 2 * x  # {text}")
+        regrade("nulls")
+        return grading_of(here, "nulls")
+
+    first = answer("first")
+    assert answer("second") == first
+    monkeypatch.setattr(warm, "PAUSE", 0.2)
+    assert answer("third") == first
+    deadline = time.monotonic() + 30
+    while warm._kept is not None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert warm._kept is None
+    monkeypatch.setattr(warm, "PAUSE", 60.0)
+    assert answer("fourth") != first
+
+
+def test_the_judge_may_be_asked_by_one_thread_after_another(here: TinyCourse) -> None:
+    """A sandbox ends with the thread that made it."""
+    for number in range(2):
+        here.submit("nulls", double_code=f"def double(x):\n    return 2 * x  # by thread {number}")
+        with ThreadPoolExecutor(1) as pool:
+            result = pool.submit(grade_one, LESSON, "nulls", "submitted").result()
+        assert result["ok"], result["log"]
+        assert points(here.root, "nulls") == RIGHT

@@ -51,7 +51,7 @@ def test_a_lesson_goes_out_and_comes_back_graded(
 
     _nbgrader("collect", LESSON, cwd=tmp_path)
     (handed_in,) = (tmp_path / "submitted").iterdir()
-    rows = {row.exercise: row for row in grade.grade_lesson(LESSON, jobs=1)}
+    rows = {row.exercise: row for row in grade.grade_lesson(LESSON, grade.Options(jobs=1))}
     assert {row.learner for row in rows.values()} == {handed_in.name}
     assert not any(row.reason and row.points is None for row in rows.values()), rows
     assert (rows["double"].points, rows["triple"].points) == (2, 0)
