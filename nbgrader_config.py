@@ -49,6 +49,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Learners' code is run by the judge (autograder/judge), never by nbgrader. Plug-ins of autograder/nbgrader_bridge are named
 # here, and its __init__.py says what each does; the others are nbgrader's own, in nbgrader's order.
 mend_nbgrader()
+# A submission's time is the file system's. For an exchange that was copied: c.CollectSafely.delay = None
 c.ExchangeFactory.collect = "autograder.nbgrader_bridge.CollectSafely"
 c.Autograde.exporter_class = "autograder.nbgrader_bridge.SubmissionExporter"
 c.Autograde.sanitize_preprocessors = [

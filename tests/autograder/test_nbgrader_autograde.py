@@ -25,7 +25,10 @@ from autograder.judge.rebuild import rebuild
 from autograder.nbgrader_bridge import grade_one, grades, open_course, warm
 from tests.autograder.conftest import LESSON, TinyCourse, tiny_lesson
 
-pytestmark = pytest.mark.skipif(sandbox.why_unavailable() is not None, reason=str(sandbox.why_unavailable()))
+pytestmark = [
+    pytest.mark.xdist_group("nbgrader_class"),  # one class for all of these tests
+    pytest.mark.skipif(sandbox.why_unavailable() is not None, reason=str(sandbox.why_unavailable())),
+]
 
 RIGHT = {"double": 2.0, "triple": 3.0}
 WRONG = {"double_code": "def double(x):\n    return 5", "triple_code": "def triple(x):\n    return 5"}
