@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -27,9 +27,9 @@ NOT_LOADED = "it does not load"
 
 @dataclass(frozen=True)
 class Outcome:
-    """mutant: None for the kernels as they are. killers: the tests that failed, in their order."""
+    """killers: the tests that failed, in their order."""
 
-    mutant: Mutant | None
+    mutant: Mutant
     killers: list[str]
 
     @property
@@ -50,18 +50,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = choose(options.words)
     if not chosen:
         parser.error(f"words: no mutant is named or lies in a file named like {' or '.join(options.words)}")
-    outcomes = run_all(chosen, options.killers, options.jobs)
-    unchanged = next(outcomes)
-    if unchanged.killers:
-        print(f"The kernels as they are fail already: {', '.join(unchanged.killers)}", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        laboratory = Laboratory(Path(folder), options.killers)
+        print(f"{'mutant':<44}{'file':<22}killed by", flush=True)
+        outcomes = []
+        with ThreadPoolExecutor(options.jobs) as pool:
+            for outcome in pool.map(laboratory.examine, chosen):
+                print(format_row(outcome), flush=True)
+                outcomes.append(outcome)
+        # A test that fails on the right kernels too has killed nothing.
+        killers = {name for outcome in outcomes for name in outcome.killers if "::" in name}
+        broken = laboratory.run(None, sorted(killers), max_failures=0) if killers else []
+    if broken:
+        print(f"These tests fail on the kernels as they are: {', '.join(broken)}", file=sys.stderr)
         return 2
-    killed = 0
-    print(f"{'mutant':<44}{'file':<22}killed by", flush=True)
-    for outcome in outcomes:
-        print(format_row(outcome), flush=True)
-        killed += not outcome.survived
-    print(f"\n{killed} of {len(chosen)} mutants killed.")
-    return 0 if killed == len(chosen) else 1
+    killed = sum(not outcome.survived for outcome in outcomes)
+    print(f"\n{killed} of {len(outcomes)} mutants killed.")
+    return 0 if killed == len(outcomes) else 1
 
 
 def choose(words: Sequence[str]) -> list[Mutant]:
@@ -75,7 +80,6 @@ def choose(words: Sequence[str]) -> list[Mutant]:
 
 def format_row(outcome: Outcome) -> str:
     """Each killer once, without the folder that all have in common, with how many of its cases failed."""
-    assert outcome.mutant is not None
     counts: dict[str, int] = {}
     for killer in outcome.killers:
         name = killer.removeprefix("tests/kernels/").partition("[")[0]
@@ -84,36 +88,40 @@ def format_row(outcome: Outcome) -> str:
     return f"{outcome.mutant.name:<44}{outcome.mutant.file:<22}{killed_by or 'NOTHING: it survives'}"
 
 
-def run_all(mutants: Sequence[Mutant], max_killers: int, jobs: int) -> Iterator[Outcome]:
-    """The outcome of the kernels as they are, then the mutants' in their order."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if _interpreter():
-        os.environ["TRITON_INTERPRET"] = "1"  # Triton is loaded before kernels here, which would have said so
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "triton", "triton.runtime.interpreter", "hypothesis", "pytest"])
+class Laboratory:
+    """Runs tests on copies of the kernels, each in a process of its own. Whoever edits the kernels meanwhile changes
+    nothing: all copies are made from the first, in `folder`."""
 
-    tests = dict.fromkeys(test for mutant in mutants for test in mutant.tests)
+    def __init__(self, folder: Path, max_killers: int) -> None:
+        self._folder, self._max_killers = folder, max_killers
+        lay_out(ROOT, folder / "first")
+        for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+            os.environ.setdefault(variable, "1")
+        if _interpreter():
+            os.environ["TRITON_INTERPRET"] = (
+                "1"  # Triton is loaded before kernels here, which would have said so
+            )
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(
+            ["torch", "triton", "triton.runtime.interpreter", "hypothesis", "pytest"]
+        )
 
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder, ThreadPoolExecutor(jobs) as pool:
-        snapshot = Path(folder, "snapshot")  # whoever edits the kernels meanwhile changes nothing
-        lay_out(ROOT, snapshot)
+    def examine(self, mutant: Mutant) -> Outcome:
+        return Outcome(mutant, self.run(mutant, mutant.tests, self._max_killers))
 
-        def outcome(number: int, mutant: Mutant | None) -> Outcome:
-            here = Path(folder, str(number))
-            lay_out(snapshot, here, mutant)
-            ours, theirs = context.Pipe(duplex=False)
-            asked = list(mutant.tests if mutant else tests)
-            process = context.Process(target=_test, args=(str(here), asked, max_killers, theirs))
-            process.start()
-            theirs.close()
-            killers = _receive(ours)
-            process.kill()
-            process.join()
-            shutil.rmtree(here)
-            return Outcome(mutant, killers)
-
-        yield from pool.map(outcome, *zip(*enumerate([None, *mutants]), strict=True))
+    def run(self, mutant: Mutant | None, tests: Sequence[str], max_failures: int) -> list[str]:
+        """Names of the tests that fail on the mutant, or on the kernels as they are."""
+        copy = Path(tempfile.mkdtemp(dir=self._folder)) / "copy"
+        lay_out(self._folder / "first", copy, mutant)
+        ours, theirs = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_test, args=(str(copy), list(tests), max_failures, theirs))
+        process.start()
+        theirs.close()
+        failed = _receive(ours)
+        process.kill()
+        process.join()
+        shutil.rmtree(copy)
+        return failed
 
 
 def lay_out(source: Path, target: Path, mutant: Mutant | None = None) -> None:
@@ -147,7 +155,7 @@ def _receive(connection: Connection) -> list[str]:
     return [*killers, PROCESS_LOST]
 
 
-def _test(folder: str, tests: Sequence[str], max_killers: int, connection: Connection) -> None:
+def _test(folder: str, tests: Sequence[str], max_failures: int, connection: Connection) -> None:
     """In a process of its own: run the tests on the copy in `folder`, and send the names of those that fail."""
     import pytest
     import torch
@@ -177,7 +185,7 @@ def _test(folder: str, tests: Sequence[str], max_killers: int, connection: Conne
         "-p",
         "no:xdist",
         f"--timeout={TEST_SECONDS}",
-        f"--maxfail={max_killers}",
+        f"--maxfail={max_failures}",
     ]
     status = pytest.main([*options, "-m", "not slow", *tests], plugins=[Failures()])
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):

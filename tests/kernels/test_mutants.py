@@ -73,18 +73,18 @@ def test_a_table_of_a_few(capsys, monkeypatch):
     assert rows[-1] == "2 of 3 mutants killed."
 
 
-def test_kernels_that_fail_already_say_nothing_about_mutants(capsys, monkeypatch):
-    missing = Mutant(
-        "any",
-        "merge.py",
-        "_merge_attn_states_kernel",
-        "in_head = dim",
-        "in_head = 0 + dim",
-        ("tests/kernels/none.py",),
+def test_tests_that_fail_already_kill_nothing(capsys, monkeypatch):
+    monkeypatch.setattr(
+        kill_table.Laboratory, "run", lambda *arguments, **more: ["test_x.py::test_always_fails"]
     )
-    monkeypatch.setattr(kill_table, "MUTANTS", (missing,))
+    monkeypatch.setattr(kill_table, "MUTANTS", MUTANTS[:1])
     assert kill_table.main(["--jobs", "1"]) == 2
-    assert "fail already" in capsys.readouterr().err
+    assert "fail on the kernels as they are: test_x.py::test_always_fails" in capsys.readouterr().err
+
+
+def test_a_mutant_that_does_not_load_shows_nothing():
+    assert kill_table.Outcome(MUTANTS[0], [kill_table.NOT_LOADED]).survived
+    assert not kill_table.Outcome(MUTANTS[0], [kill_table.PROCESS_LOST]).survived
 
 
 def test_unknown_words_are_refused(capsys):
