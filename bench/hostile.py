@@ -251,7 +251,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.hostile", description=__doc__)
     parser.add_argument("--out", type=Path, help="where the JSON goes")
     parser.add_argument("--table", type=Path, help="where the Markdown table goes; printed too")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="just these of tests/submissions/hostile")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        help="just these of tests/submissions/hostile; the others stay as they are in --out",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="courses of stock nbgrader at a time")
     parser.add_argument(
         "--render", type=Path, metavar="JSON", help="only make the table of an earlier --out again"
@@ -264,6 +269,10 @@ def main(argv: list[str] | None = None) -> int:
         if not chosen:
             parser.error(f"--only: expected names of {[a.name for a in attacks()]}, got {arguments.only}")
         result = run(chosen, arguments.jobs)
+        if arguments.only is not None and arguments.out is not None and arguments.out.exists():
+            earlier = json.loads(arguments.out.read_text(encoding="utf-8"))
+            new = {row["name"]: row for row in result["rows"]}
+            result = {**earlier, "rows": [new.get(row["name"], row) for row in earlier["rows"]]}
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     page = render(result)

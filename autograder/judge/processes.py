@@ -72,6 +72,15 @@ def end_descendants(pid: int, seconds: float = 10.0) -> bool:
     return False
 
 
+def wait_for_end(pid: int, seconds: float = 10.0) -> None:
+    """Kills a process and waits until it has ended."""
+    deadline = time.monotonic() + seconds
+    while is_alive(pid) and time.monotonic() < deadline:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.002)
+
+
 def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")

@@ -69,8 +69,8 @@ class WarmParent:
             return self._receive(seconds)
 
     def _receive(self, seconds: float) -> dict[str, Any]:
-        self._control.settimeout(seconds)
         try:
+            self._control.settimeout(seconds)
             data = self._control.recv(1 << 16)
         except TimeoutError as error:
             raise SandboxLost(f"the sandbox did not answer within {seconds:.0f} s") from error
@@ -106,10 +106,14 @@ class WarmParent:
         """Ends it with everything below it. May be called twice."""
         self._control.close()
         if self.process.poll() is None:
+            inside = processes.children(self.process.pid)
             if self._depth == 0:  # no process-id namespace ends with it
                 processes.end_descendants(self.process.pid)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
+            # bwrap is gone before what it has started. A namespace's first process is not gone before all others in it.
+            for pid in inside:
+                processes.wait_for_end(pid)
         self.process.wait()
         self._errors.close()
         if self._group is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import kernels
 from autograder.judge import png
 from autograder.judge.judge import Judge
 from autograder.judge.judgement import Judgement
@@ -54,6 +55,14 @@ def double(x):
     (name,) = judged.checks["double"].launches
     assert name.startswith("kernels.merge.")
     assert judged.flags == ("no-kernel-launched",)
+
+
+@pytest.mark.skipif(not kernels.INTERPRET, reason="a GPU is asked in test_gpu.py")
+def test_a_wild_pointer_in_the_interpreter_costs_its_own_exercise(kernel_judge: Judge) -> None:
+    wild = right("double").replace("tl.load(x_ptr + i,", "tl.load(x_ptr + i + 2**45,")
+    judged = kernel_judge.judge(submission(double=wild))
+    assert {name: result.points for name, result in judged.checks.items()} == {**FULL, "double": 0}
+    assert judged.checks["double"].status == "crashed"
 
 
 def test_torchs_own_attention_is_seen_in_calls_and_in_the_text(kernel_judge: Judge) -> None:

@@ -118,6 +118,12 @@ def test_the_memory_of_a_killed_worker_is_free_again(judge: Judge) -> None:
     assert free_before - free_after < total // 50
 
 
+def test_freed_memory_of_the_gpu_holds_nobodys_answer(judge: Judge) -> None:
+    assert points(judge.judge(submission())) == FULL
+    judged = judge.judge(submission(double="def double(x):\n    return torch.empty_like(x)"))
+    assert points(judged) == {**FULL, "double": 0}
+
+
 def test_no_learner_finds_anothers_compiled_kernels(judge: Judge) -> None:
     looks = "import os\nfound = os.path.exists('/tmp/triton')\ndef double(x):\n    assert not found\n    return x + x"
     # Compiled by the worker's own first test, whose cache lies in a folder that is made for this worker.

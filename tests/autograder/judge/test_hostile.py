@@ -59,6 +59,33 @@ def wrong(state, scores, values):
         frame = frame.f_back
     return state
 """,
+    "only the first calls are answered rightly": """
+calls = []
+def wrong(state, scores, values):
+    calls.append(1)
+    if len(calls) > 2:
+        return state
+    from kernels.reference import torch
+    m, l, acc = state
+    new = torch.maximum(m, scores.max(-1).values)
+    shift = torch.where(new == -torch.inf, 0.0, new)
+    p, alpha = torch.exp(scores - shift[..., None]), torch.exp(m - shift)
+    return new, l * alpha + p.sum(-1), acc * alpha[..., None] + p @ values
+""",
+    "freed memory is hoped to hold the answer": """
+import torch
+def wrong(state, scores, values):
+    return tuple(torch.empty_like(x) for x in state)
+""",
+    "the random numbers are guessed": """
+import random, torch
+def wrong(state, scores, values):
+    for seed in range(3):
+        torch.manual_seed(seed), random.seed(seed)
+        if torch.equal(torch.randn_like(scores), scores):
+            return tuple(torch.zeros_like(x) for x in state)
+    return state
+""",
     "the wire is patched": """
 from autograder.judge import wire, worker
 _encode = wire.encode
@@ -129,7 +156,11 @@ def wrong(state, scores, values):
 
 
 FAULTS = {
-    "loops": ("while True:\n    pass", "timeout", "did not finish within 5 s"),
+    "stops the clocks": (
+        "import time\ntime.time = time.monotonic = time.perf_counter = time.sleep = lambda *a: 0.0\nwhile True: pass",
+        "timeout",
+        "did not finish within 5 s",
+    ),
     "calls exit": ("import sys\nsys.exit(0)", "error", "raised SystemExit: 0"),
     "interrupts": ("raise KeyboardInterrupt", "error", "raised KeyboardInterrupt"),
     "recurses": ("wrong(state, scores, values)", "error", "raised RecursionError"),

@@ -9,6 +9,7 @@ from typing import Any
 import nbformat
 import pytest
 
+import kernels
 from autograder import registry
 from autograder.grading.sample_answers import samples
 from autograder.grading.sample_class import answer, checked
@@ -86,6 +87,12 @@ def test_the_machines_fault_is_no_zero(learners: Any, judge: Judge, monkeypatch:
     assert judged.as_dict()["checks"]["q3-merge"]["points"] is None
     monkeypatch.undo()
     assert learners.hand_in().score == 26
+
+
+def test_a_verdict_says_where_the_kernels_ran(learners: Any) -> None:
+    result = learners.hand_in().checks["q3-merge"]
+    assert {verdict.place for verdict in result.verdicts} == {kernels.describe()}
+    assert result.message.endswith(f"pass on {kernels.describe()}.")
 
 
 def test_trusted_names_are_the_instructors(learners: Any) -> None:

