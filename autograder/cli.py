@@ -4,6 +4,8 @@ import argparse
 import sys
 from importlib import import_module
 
+from autograder import quick_start  # noqa: F401  before anything reads notebooks
+
 # Subcommand -> the module with its `add_arguments` and `run`, and what it does. Only the one that is asked for is loaded:
 # torch and nbgrader take a second each.
 COMMANDS = {

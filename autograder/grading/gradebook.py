@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from autograder.grading.journal import Entry, write_whole
-from autograder.grading.line_process import Ended, LineProcess, environment
+from autograder.grading.line_process import Ended, LineProcess, command, environment
 
 RECORDS = Path(".autograder") / "graded"  # in the course's root
 ATTEMPTS = 2
@@ -80,9 +79,9 @@ def take_in(
         AUTOGRADER_UNSAFE="1" if unsafe else "0",
         AUTOGRADER_FEEDBACK="1" if feedback else "0",
     )
-    command = [sys.executable, "-m", "autograder.nbgrader_bridge", lesson, str(accepted)]
+    line = command("autograder.nbgrader_bridge", lesson, str(accepted))
     idle: SimpleQueue[LineProcess] = SimpleQueue()
-    started = [LineProcess(command, surroundings) for _ in range(processes)]
+    started = [LineProcess(line, surroundings) for _ in range(processes)]
     for process in started:
         idle.put(process)
 

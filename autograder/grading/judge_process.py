@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from autograder.grading import line_process
 from autograder.grading.jobs import Job, Setting, open_judging
 from autograder.grading.judging import Judging
-from autograder.grading.line_process import answering
 from autograder.judge.rebuild import Unreadable
 from autograder.judge.sandbox import SandboxLost, SandboxUnavailable
 
@@ -22,7 +22,7 @@ from autograder.judge.sandbox import SandboxLost, SandboxUnavailable
 def command(setting: Setting) -> list[str]:
     """The command that starts this process."""
     text = json.dumps({**asdict(setting), "course": str(setting.course.resolve())})
-    return [sys.executable, "-m", "autograder.grading.judge_process", text]
+    return line_process.command("autograder.grading.judge_process", text)
 
 
 def question(job: Job) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def question(job: Job) -> dict[str, Any]:
 def main() -> int:
     found = json.loads(sys.argv[1])
     setting = Setting(**{**found, "course": Path(found["course"])})
-    with answering() as (questions, answers), open_judging(setting) as judging:
+    with line_process.answering() as (questions, answers), open_judging(setting) as judging:
         for asked in questions:
             print(json.dumps({"failure": _failure(judging, asked)}), file=answers, flush=True)
     return 0

@@ -99,6 +99,12 @@ class LineProcess:
                         pipe.close()
 
 
+def command(module: str, *arguments: str) -> list[str]:
+    """What `python -m module arguments` does, started quickly."""
+    start = f"import runpy; from autograder import quick_start; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    return [sys.executable, "-c", start, *arguments]
+
+
 def environment(jobs: int, **more: str) -> dict[str, str]:
     """For a helper process: this package, and threads for its share of the cores when `jobs` of them run side by side."""
     made = dict(os.environ)
