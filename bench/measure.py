@@ -61,8 +61,7 @@ def measure(
         if contender.name in captured:
             report(contender.name)
             off = worst_error(copies, captured.pop(contender.name))
-            results[contender.name] = summarise(case, rounds[contender.name], off)
-            results[contender.name]["right"] = off <= contender.error_limit
+            results[contender.name] = summarise(case, rounds[contender.name], off, contender.error_limit)
     return {
         "name": case.name,
         "kind": case.kind,
@@ -108,7 +107,7 @@ def worst_error(copies: list[Inputs], captured: timing.Captured) -> float:
     return torch.tensor(errors).max().item()  # unlike Python's max, NaN if any is
 
 
-def summarise(case: Case, rounds: list[float], error: float) -> dict[str, Any]:
+def summarise(case: Case, rounds: list[float], error: float, error_limit: float) -> dict[str, Any]:
     """Median of the rounds' medians in microseconds, how far the rounds lie apart, the rates that the median means."""
     median = statistics.median(rounds)
     return {
@@ -118,6 +117,8 @@ def summarise(case: Case, rounds: list[float], error: float) -> dict[str, Any]:
         "tb_per_s": case.bytes / median * 1e-12,
         "tflop_per_s": case.flops / median * 1e-12,
         "error": error if math.isfinite(error) else None,
+        "error_limit": error_limit,
+        "right": error <= error_limit,
     }
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -16,7 +17,6 @@ import kernels
 from bench import result_file
 from bench.all_contenders import choose_contenders
 from bench.cases import CASES, Case, choose_cases
-from bench.contender import Contender
 from bench.worker import Excluded, Session, WorkerLost
 
 # How long a worker may say nothing. FlashInfer compiles a path for about a minute, longer when several compile.
@@ -52,43 +52,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
 
-    start = time.monotonic()
     excluded: Excluded = defaultdict(dict)
-    names = [contender.name for contender in contenders]
-    session = Session(names, excluded)
+    session = Session([contender.name for contender in contenders], excluded)
     environment = session.ask("environment", options.commit, silence=MEASURE_SILENCE)
-    path = path or result_file.result_path(
-        re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name().lower()).strip("-")
-    )
+    path = path or result_file.result_path(default_name(torch.cuda.get_device_name()))
     result = result_file.load(path)
     if options.resume:
         done = {row["name"] for row in result["cases"] if row["commit"] == environment["commit"]}
         cases = [case for case in cases if case.name not in done]
     print(", ".join(f"{key} {value}" for key, value in environment.items()), flush=True)
 
-    compile_all(cases, names, excluded, options.compile_jobs)
-    print(f"[{time.monotonic() - start:.0f} s] compiled", flush=True)
+    compile_all(cases, [contender.name for contender in contenders], excluded, options.compile_jobs)
     result["environment"] = environment
     result["contenders"] |= {contender.name: contender.describe() for contender in contenders}
     result["ceilings"] = session.ask("ceilings", silence=MEASURE_SILENCE)
     print(format_ceilings(result["ceilings"]), flush=True)
+    faults = measure_all(cases, session, result, path)
+    session.stop()
+    print(f"Written to {path}.")
+    for line in faults:
+        print(line, file=sys.stderr)
+    return 1 if faults else 0
+
+
+def default_name(gpu: str) -> str:
+    """The file's name where none is given: "NVIDIA H200" -> "nvidia-h200"."""
+    return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
+
+
+def measure_all(cases: Sequence[Case], session: Session, result: dict[str, Any], path: Path) -> list[str]:
+    """Measure the cases one by one, each written to the file and printed as soon as it is done; what went wrong."""
     faults = []
+    start = time.monotonic()
     for case in cases:
         try:
             row = session.ask_about("measure", case, silence=MEASURE_SILENCE)
         except (WorkerLost, RuntimeError) as error:
             faults.append(f"{case.name}: not measured: {error}")
             continue
-        row["commit"] = environment["commit"]
+        row["commit"] = result["environment"]["commit"]
         result_file.put(result, row, [one.name for one in CASES])
         result_file.save(path, result)
-        print(f"[{time.monotonic() - start:.0f} s] " + "\n".join(format_row(row)), flush=True)
-        faults += [f"{case.name}: {wrong}" for wrong in wrong_outputs(row, contenders)]
-    session.stop()
-    print(f"Written to {path}.")
-    for line in faults:
-        print(line, file=sys.stderr)
-    return 1 if faults else 0
+        print(f"[{time.monotonic() - start:.0f} s]", "\n".join(format_row(row)), flush=True)
+        faults += [f"{case.name}: {wrong}" for wrong in wrong_outputs(row)]
+    return faults
 
 
 def compile_all(cases: Sequence[Case], names: list[str], excluded: Excluded, num_jobs: int) -> None:
@@ -120,11 +127,10 @@ def compile_all(cases: Sequence[Case], names: list[str], excluded: Excluded, num
         thread.join()
 
 
-def wrong_outputs(row: dict[str, Any], contenders: Sequence[Contender]) -> list[str]:
+def wrong_outputs(row: dict[str, Any]) -> list[str]:
     """A sentence for each contender whose output is not what it should be."""
-    limits = {contender.name: contender.error_limit for contender in contenders}
     return [
-        f"{name} has relative error {one['error']}, over {limits[name]:.1e}"
+        f"{name} has relative error {one['error']}, over {one['error_limit']:.1e}"
         for name, one in row["results"].items()
         if not one["right"]
     ]

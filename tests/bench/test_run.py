@@ -39,8 +39,8 @@ def test_a_row_by_time_with_what_is_wrong_and_what_is_missing():
         "flops": 3e9,
         "copies": 2,
         "results": {
-            "slow": measure.summarise(SMALL, [2e-6] * 5, 1e-3) | {"right": True},
-            "fast": measure.summarise(SMALL, [1e-6] * 5, float("nan")) | {"right": False},
+            "slow": measure.summarise(SMALL, [2e-6] * 5, 1e-3, ERROR_LIMIT),
+            "fast": measure.summarise(SMALL, [1e-6] * 5, float("nan"), ERROR_LIMIT),
         },
         "skipped": {"absent": "not installed"},
     }
@@ -51,19 +51,21 @@ def test_a_row_by_time_with_what_is_wrong_and_what_is_missing():
 
 
 def test_wrong_outputs_are_sentences():
-    contenders = choose_contenders(["paged_decode"])
-    row = {"results": {"paged_decode": {"error": 0.5, "right": False}}}
-    assert run.wrong_outputs(row, contenders) == [
-        f"paged_decode has relative error 0.5, over {ERROR_LIMIT:.1e}"
-    ]
+    row = {"results": {"paged_decode": measure.summarise(SMALL, [1e-6] * 5, 0.5, 0.25)}}
+    assert run.wrong_outputs(row) == ["paged_decode has relative error 0.5, over 2.5e-01"]
+
+
+def test_a_file_is_named_after_the_gpu():
+    assert run.default_name("NVIDIA H200") == "nvidia-h200"
 
 
 # The numbers of a row
 
 
 def test_a_summary_is_the_median_of_rounds_and_what_it_means():
-    summary = measure.summarise(SMALL, [1e-6, 2e-6, 3e-6, 4e-6, 100e-6], 0.5)
+    summary = measure.summarise(SMALL, [1e-6, 2e-6, 3e-6, 4e-6, 100e-6], 0.5, 0.6)
     assert summary["us"] == pytest.approx(3.0)
+    assert summary["right"]
     assert summary["spread"] == pytest.approx(33.0)
     assert summary["tb_per_s"] == pytest.approx(SMALL.bytes / 3e-6 / 1e12)
     assert summary["tflop_per_s"] == pytest.approx(SMALL.flops / 3e-6 / 1e12)
