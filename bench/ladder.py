@@ -75,8 +75,16 @@ LADDER = (
     _rung("latent_decode", "kernels.latent_decode", "latent"),
     _rung("decode 1: one head", "kernels.single_query.single_query_decode", "decode"),
     _rung("decode 2: GQA packed", "kernels.gqa_decode.gqa_decode", "decode"),
-    _rung("Triton tier", "kernels.prefill.paged_prefill", "batch"),
-    _rung("Hopper tier", "kernels.hopper_prefill.paged_prefill_hopper", "batch", hopper_only=True),
+    _rung("decode 3: splits, Triton tier", "kernels.paged_decode", "decode", keywords={"tier": "triton"}),
+    _rung(
+        "decode 4: Hopper tier",
+        "kernels.paged_decode",
+        "decode",
+        keywords={"tier": "hopper"},
+        hopper_only=True,
+    ),
+    _rung("prefill, Triton tier", "kernels.prefill.paged_prefill", "batch"),
+    _rung("prefill, Hopper tier", "kernels.hopper_prefill.paged_prefill_hopper", "batch", hopper_only=True),
     _rung("paged_decode, batch-invariant", "kernels.paged_decode", "decode", keywords=INVARIANT),
     _rung("paged_attention, batch-invariant", "kernels.paged_attention", "batch", keywords=INVARIANT),
 )
