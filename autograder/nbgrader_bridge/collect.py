@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import stat
 import tempfile
@@ -31,8 +32,10 @@ class CollectSafely(ExchangeCollect):
     it is collected.
 
     A submission's time is the one that the file system gives: the last change of anything in its folder. The date in the
-    folder's name and in timestamp.txt is the learner's own word, and counts only where it is later, or earlier by no
-    more than `delay`.
+    folder's name and in timestamp.txt is the learner's own word, and counts only where it differs by no more than `delay`.
+
+    Where learners have accounts of their own, nobody can hand in for another: the folder has to belong to the learner, or to
+    whoever collects.
     """
 
     delay = Integer(
@@ -70,14 +73,27 @@ class CollectSafely(ExchangeCollect):
             claimed = parse_timestamp(parts[2])
         except Exception:  # the date's parser raises many kinds
             raise SetAside("the date in its name is none") from None
+        self._check_account(folder, learner)
         changed = self._examine(folder)
         moment = claimed
-        if self.delay is not None and changed - claimed > timedelta(seconds=self.delay):
+        if self.delay is not None and abs(changed - claimed) > timedelta(seconds=self.delay):
             self.log.warning(
                 "%s says %s and was changed at %s UTC, which counts", folder.name, parts[2], changed
             )
             moment = changed
         return {"username": learner, "filename": folder.name, "timestamp": moment}
+
+    def _check_account(self, folder: Path, learner: str) -> None:
+        """Raises SetAside for a folder in the name of another account; nbgrader itself only warns of it."""
+        if not self.check_owner:
+            return
+        try:
+            account = pwd.getpwnam(learner).pw_uid
+        except KeyError:  # learners are no accounts here, on a JupyterHub of containers, say
+            return
+        owner = folder.lstat().st_uid
+        if owner not in (account, os.getuid()):
+            raise SetAside(f"it belongs to user number {owner}, not to {learner}")
 
     def _examine(self, folder: Path) -> datetime:
         """When anything in the folder was changed last, by the file system's clock. Raises SetAside, OSError."""

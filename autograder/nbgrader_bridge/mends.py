@@ -1,4 +1,4 @@
-"""Three faults of nbgrader 0.9.6 that no setting reaches, because they come before any plug-in has a say.
+"""Four faults of nbgrader 0.9.6 that no setting reaches, because they come before any plug-in has a say.
 
 `nbgrader_config.py` calls `mend_nbgrader`; the tests show the faults in nbgrader as it comes.
 """
@@ -12,29 +12,33 @@ from pathlib import Path
 
 import nbformat
 import nbgrader.converters.base
+from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.apps import NbGraderAPI
 from nbgrader.converters import Autograde
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.utils import rmtree
 
-from autograder.nbgrader_bridge.course import parse_timestamp
+from autograder.nbgrader_bridge.course import parse_timestamp, withhold_in
 from autograder.nbgrader_bridge.save import SAVED
 
 _all_files = nbgrader.converters.base.find_all_files
 _stock_init_destination = Autograde.init_destination
+_stock_init_assignment = Autograde.init_assignment
 
 
 def mend_nbgrader() -> None:
-    """Mends these three. May be called twice.
+    """Mends these four. May be called twice.
 
     A date that cannot be read: formgrader's page of the whole class fails on it, and autograding calls a method that does
     not exist. Links beside a notebook: what they point to (the gradebook, say) is copied, and handed back as feedback. An
-    autograding that was killed: the next one takes the submission in hand for done, and nobody ever grades it.
+    autograding that was killed: the next one takes the submission in hand for done, and nobody ever grades it. A submission
+    without a notebook of the lesson: the points of the one before it stay.
     """
     CourseDirectory.get_existing_timestamp = _existing_timestamp
     NbGraderAPI.get_submitted_timestamp = _submitted_timestamp
     nbgrader.converters.base.find_all_files = _regular_files
     Autograde.init_destination = _init_destination
+    Autograde.init_assignment = _init_assignment
 
 
 def _existing_timestamp(self: CourseDirectory, dest_path: str) -> datetime | None:
@@ -62,6 +66,23 @@ def _init_destination(self: Autograde, assignment_id: str, student_id: str) -> b
         rmtree(str(folder))
     wanted: bool = _stock_init_destination(self, assignment_id, student_id)
     return wanted
+
+
+def _init_assignment(self: Autograde, assignment_id: str, student_id: str) -> None:
+    try:
+        _stock_init_assignment(self, assignment_id, student_id)
+    except Exception:
+        with Gradebook(self.coursedir.db_url) as gradebook:
+            for notebook in _notebooks_of(gradebook, assignment_id):
+                withhold_in(gradebook, assignment_id, notebook, student_id)
+        raise
+
+
+def _notebooks_of(gradebook: Gradebook, assignment_id: str) -> list[str]:
+    try:
+        return [notebook.name for notebook in gradebook.find_assignment(assignment_id).notebooks]
+    except MissingEntry:
+        return []
 
 
 def _is_saved(path: Path) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,9 @@ class SubmissionExporter(NotebookExporter):
         assert self.parent is not None
         info, path = resources["nbgrader"], Path(filename)
         try:
-            if not path.resolve().is_relative_to(_folder(self.parent.coursedir, "submitted").resolve()):
+            # Links are not followed to find out where it lies.
+            submitted = os.path.abspath(_folder(self.parent.coursedir, "submitted"))
+            if not Path(os.path.abspath(path)).is_relative_to(submitted):
                 return super().from_filename(filename, resources, **kw)
             with tempfile.TemporaryDirectory() as folder:
                 clean = Path(folder) / "clean"
@@ -136,15 +140,16 @@ def _same_tests(lessons_cells: list[NotebookNode], notebook: Any) -> None:
 def _names_at_the_judge(nb: NotebookNode, known: set[str]) -> list[str | None]:
     """How `autograder.judge.rebuild` calls each cell of a submission; None for what it does not run."""
     names: list[str | None] = []
-    behind, count = "", 0
+    behind = ""
+    own: Counter[str] = Counter()
     for cell in nb.cells:
         meta = cell.metadata.get("nbgrader")
         candidates = (meta.get("grade_id") if isinstance(meta, dict) else None, cell.get("id"))
         name = next((name for name in candidates if isinstance(name, str) and name in known), None)
         if name is not None:
-            behind, count = f"{name}-", 0
+            behind = f"{name}-"
         elif cell.cell_type == "code" and cell.source.strip():
-            count += 1
-            name = f"{behind}own-{count}"
+            own[behind] += 1
+            name = f"{behind}own-{own[behind]}"
         names.append(name)
     return names

@@ -161,6 +161,8 @@ REFUSED = {
     "broken": "is not JSON",
     "link-learner": "is a symbolic link",
     "link-notebook": "is a symbolic link",
+    "link-outside": "is a symbolic link",
+    "link-pipe": "is a symbolic link",
     "null-at-the-end": "is not JSON",
     "pipe": "is not a regular file",
 }
@@ -183,13 +185,19 @@ def hand_in_everything(course: TinyCourse) -> None:
     os.mkfifo(beside / "pipe")
     submitted = course.root / "submitted"
     (submitted / "link-learner").symlink_to(submitted / "ada")
-    for learner in ("link-notebook", "pipe", "broken", "null-at-the-end", "renamed"):
+    os.mkfifo(course.root / "pipe")
+    outside = course.root / "outside.ipynb"
+    shutil.copy(submitted / "ada" / LESSON / f"{LESSON}.ipynb", outside)
+    links = {"link-outside": outside, "link-pipe": course.root / "pipe"}
+    for learner in ("link-notebook", *links, "pipe", "broken", "null-at-the-end", "renamed"):
         folder = course.submit(learner)
         notebook = folder / f"{LESSON}.ipynb"
         text = notebook.read_bytes()
         notebook.unlink()
         if learner == "link-notebook":
             notebook.symlink_to(submitted / "ada" / LESSON / f"{LESSON}.ipynb")
+        elif learner in links:
+            notebook.symlink_to(links[learner])
         elif learner == "pipe":
             os.mkfifo(notebook)
         elif learner == "renamed":
@@ -439,11 +447,21 @@ def test_a_persons_points_stay_and_are_flagged_for_another_submission(here: Tiny
 def test_a_resubmission_that_is_no_notebook_takes_the_score_away(here: TinyCourse) -> None:
     learner = "own-cells"
     assert points(here.root, learner) == RIGHT
-    (here.root / "submitted" / learner / LESSON / f"{LESSON}.ipynb").write_text("{")
+    notebook = here.root / "submitted" / learner / LESSON / f"{LESSON}.ipynb"
+    notebook.write_text("{")
     result = grade_one(LESSON, learner, "submitted")
     assert not result["ok"]
     assert "is not JSON" in result["log"]
-    assert grades(open_course(), LESSON, learner) == dict.fromkeys(("double", "triple", "why"), (None, True))
+    nothing = dict.fromkeys(("double", "triple", "why"), (None, True))
+    assert grades(open_course(), LESSON, learner) == nothing
+
+    here.submit(learner)
+    regrade(learner)
+    assert points(here.root, learner) == RIGHT
+    notebook.rename(notebook.with_name("final.ipynb"))
+    result = grade_one(LESSON, learner, "submitted")
+    assert not result["ok"]
+    assert grades(open_course(), LESSON, learner) == nothing
 
 
 def test_what_the_machine_prevented_is_no_zero(here: TinyCourse, monkeypatch: pytest.MonkeyPatch) -> None:

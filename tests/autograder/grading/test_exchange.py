@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import subprocess
 import sys
 import time
@@ -207,6 +208,28 @@ def test_a_file_that_is_changed_after_the_deadline_counts_from_then(inbound: Inb
     inbound.submit("ada", f"{hour_ago:%Y-%m-%d %H:%M:%S.%f} UTC")
     inbound.collect()
     assert inbound.time_of("ada") > hour_ago.replace(tzinfo=None) + timedelta(minutes=59)
+
+
+def test_a_date_in_the_future_holds_no_later_submission_up(inbound: Inbound) -> None:
+    inbound.submit("ada", "2099-01-01 00:00:00 UTC", text="first", word="a")
+    inbound.collect()
+    assert inbound.time_of("ada") < datetime.now(UTC).replace(tzinfo=None)
+    time.sleep(0.01)
+    inbound.submit("ada", text="second", word="b")
+    assert inbound.collect() == {"ada": "second"}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to have files of two accounts")
+def test_nobody_hands_in_for_another_account(inbound: Inbound) -> None:
+    inbound.submit("daemon", text="by whoever collects", word="a")
+    time.sleep(0.01)
+    os.chown(inbound.submit("daemon", text="by another", word="b"), 65534, -1)
+    assert inbound.collect() == {"daemon": "by whoever collects"}
+    (reason,) = inbound.set_aside().values()
+    assert reason == "it belongs to user number 65534, not to daemon"
+    time.sleep(0.01)
+    os.chown(inbound.submit("daemon", text="their own", word="c"), pwd.getpwnam("daemon").pw_uid, -1)
+    assert inbound.collect() == {"daemon": "their own"}
 
 
 def test_a_newer_submission_replaces_the_older_and_nothing_else_does(inbound: Inbound) -> None:
