@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -70,9 +70,13 @@ class Options:
 
     @property
     def asked(self) -> str:
-        """What tells this grading from others: a killed one is gone on with by the same request."""
-        folder = "" if self.submissions is None else str(self.submissions.resolve())
-        return json.dumps([self.force, sorted(self.learners), sorted(self.exercises), self.unsafe, folder])
+        """The arguments that tell this grading from others: a killed one is gone on with by the same ones."""
+        words = ["--force"] if self.force else []
+        words += [word for name in sorted(self.learners) for word in ("--learner", name)]
+        words += [word for name in sorted(self.exercises) for word in ("--exercise", name)]
+        words += ["--unsafe"] if self.unsafe else []
+        words += ["--submissions", str(self.submissions.resolve())] if self.submissions is not None else []
+        return shlex.join(words)
 
     @property
     def again(self) -> bool:
@@ -104,6 +108,8 @@ def _grade(course: Path, lesson: str, options: Options) -> list[Row]:
     grading, begun = gradings.begin(options.asked)
     if begun:
         print(f"{lesson}: going on with grading {grading}, which was not finished", file=sys.stderr)
+    for other in gradings.others(options.asked):
+        print(f"{lesson}: not finished yet: autograder grade {lesson} {other}".rstrip(), file=sys.stderr)
     setting = Setting(course, lesson, grading, options.unsafe, options.time_limit)
     _judge_all(setting, results, options)
 

@@ -81,7 +81,7 @@ def take_in(
     )
     line = command("autograder.nbgrader_bridge", lesson, str(accepted))
     idle: SimpleQueue[LineProcess] = SimpleQueue()
-    started = [LineProcess(line, surroundings) for _ in range(processes)]
+    started = [LineProcess("nbgrader", line, surroundings) for _ in range(processes)]
     for process in started:
         idle.put(process)
 

@@ -27,6 +27,10 @@ class Gradings:
             self._write(numbers)
         return numbers[asked], begun
 
+    def others(self, asked: str) -> list[str]:
+        """What was asked for in the other gradings that are not finished."""
+        return sorted(self._read().keys() - {asked})
+
     def finish(self, asked: str) -> None:
         """The next one like it is a new grading."""
         numbers = self._read()

@@ -25,7 +25,10 @@ def judge_here(setting: Setting, jobs: list[Job], processes: int) -> Iterator[Do
     """
     processes = min(processes, len(jobs))
     idle: SimpleQueue[LineProcess] = SimpleQueue()
-    started = [LineProcess(judge_process.command(setting), environment(processes)) for _ in range(processes)]
+    started = [
+        LineProcess("judging", judge_process.command(setting), environment(processes))
+        for _ in range(processes)
+    ]
     for process in started:
         idle.put(process)
 

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -28,23 +29,28 @@ class Ended(Exception):
 class LineProcess:
     """Answers one question at a time, both as JSON. It is started for the first, and again after it has ended."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, doing: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """doing: what it does, for its failures: "judging", say."""
+        self._doing = doing
         self._command = list(command)
         self._environment = dict(environment)
         self._process: subprocess.Popen[str] | None = None
+        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed with this object
         self._closed = False
         self._busy = False
 
     def ask(self, question: Any, time_limit: float) -> Any:
         """The answer. Raises Ended, with the reason, when there is none within `time_limit` seconds."""
         if self._closed:
-            raise Ended("it is closed")
+            raise Ended(f"the {self._doing} process is closed")
         if self._process is None or self._process.poll() is not None:
+            self._said.seek(0)
+            self._said.truncate()
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=self._said,
                 text=True,
                 errors="replace",
                 env=self._environment,
@@ -73,9 +79,16 @@ class LineProcess:
             return json.loads(answer)
         except ValueError:
             self.stop()
+            who = f"the {self._doing} process"
             if expired.is_set():
-                raise Ended(f"it took longer than {time_limit:.0f} s and was stopped") from None
-            raise Ended(f"its process ended with status {process.returncode}") from None
+                raise Ended(f"{who} took longer than {time_limit:.0f} s and was stopped") from None
+            raise Ended(f"{who} ended with status {process.returncode}{self._last_words()}") from None
+
+    def _last_words(self) -> str:
+        """The last line that it wrote to standard error: of a traceback, what happened."""
+        self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - 4000))
+        lines = self._said.read().decode(errors="replace").strip().splitlines()
+        return f": {lines[-1].strip()[:300]}" if lines else ""
 
     def close(self) -> None:
         """Ends the process for good, whichever thread is waiting for its answer. An idle one may tidy up before."""

@@ -244,7 +244,7 @@ def judge_in_worker(question: str, topic: str, token: str) -> dict[str, Any]:
         process = _idle.get_nowait()
     except Empty:
         command = [sys.executable, "-m", "autograder.grading.cluster_process"]
-        process = LineProcess(command, environment(worker.state.nthreads))
+        process = LineProcess("judging", command, environment(worker.state.nthreads))
     try:
         answer: dict[str, Any] = process.ask(asked, asked["setting"]["time_limit"] + OVERHEAD)
     except Ended as ended:

@@ -121,6 +121,7 @@ def test_an_unfinished_grading_keeps_its_number(tmp_path: Path) -> None:
     assert Gradings(tmp_path, "01_x").begin("all") == (number, True)
     other, begun = gradings.begin("ada again")
     assert (begun, other != number) == (False, True)
+    assert gradings.others("all") == ["ada again"]
     gradings.finish("all")
     assert gradings.begin("ada again") == (other, True)
     fresh, begun = gradings.begin("all")

@@ -184,7 +184,11 @@ def _has_a_worker(helper: psutil.Process) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("does", "says"), [("sys.exit(3)", "ended with status 3"), ("time.sleep(60)", "took longer than 1 s")]
+    ("does", "says"),
+    [
+        ("sys.exit('no disk')", "the judging process ended with status 1: no disk"),
+        ("time.sleep(60)", "the judging process took longer than 1 s"),
+    ],
 )
 def test_what_no_process_survives_is_the_machines_fault(
     tiny_course: Any, monkeypatch: pytest.MonkeyPatch, does: str, says: str
@@ -223,7 +227,7 @@ def test_no_verdict_for_the_machines_sake_is_no_zero_and_is_made_up_for(
         rows = {row.exercise: row for row in grade_lesson(LESSON, Options(out=Path("out.json").resolve()))}
     assert [rows[name].points for name in ("double", "triple")] == [None, None]
     assert rows["double"].status == "infrastructure"
-    assert rows["double"].reason.startswith("not graded: its process ended")
+    assert rows["double"].reason.startswith("not graded: the judging process ended")
     assert "run autograder grade again" in rows["double"].reason
     learner = _results(tiny_course.root)["submissions"]["ada"]
     assert learner["score"] is None
