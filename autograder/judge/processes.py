@@ -72,6 +72,16 @@ def end_descendants(pid: int, seconds: float = 10.0) -> bool:
     return False
 
 
+def tasks_of_user(uid: int) -> int:
+    """How many processes and threads a user has."""
+    count = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if folder.stat().st_uid == uid:
+                count += len(os.listdir(folder / "task"))
+    return count
+
+
 def wait_for_end(pid: int, seconds: float = 10.0) -> None:
     """Kills a process and waits until it has ended."""
     deadline = time.monotonic() + seconds

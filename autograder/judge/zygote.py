@@ -139,6 +139,9 @@ def _become_worker(request: dict[str, Any], data: int, output: int, report: int)
             os.dup2(source, target)
         os.set_inheritable(data, False)  # other programs that it starts do not get it
         connection = socket.socket(fileno=data)
+        if request["scratch"] is not None:
+            # Outside of a namespace the limit counts whatever else this user runs.
+            limits["processes"] += processes.tasks_of_user(os.getuid())
         confine.set_limits(limits)
         if request["scratch"] is None:
             confine.give_up_rights(allow_memfd=request["has_gpu"])
