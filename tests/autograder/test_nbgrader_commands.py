@@ -9,6 +9,7 @@ import pytest
 
 from autograder.build import write_instructor_notebook
 from autograder.grading.sample_class import apply, hand_in
+from autograder.judge import sandbox
 from autograder.nbgrader_bridge import grades, open_course
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +34,7 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.skipif(sandbox.why_unavailable() is not None, reason=str(sandbox.why_unavailable()))
 def test_release_autograde_and_feedback(course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = _nbgrader("generate_assignment", LESSON, cwd=course)
     assert ran.returncode == 0, ran.stderr

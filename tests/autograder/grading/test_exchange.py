@@ -17,6 +17,7 @@ import pytest
 from traitlets.config import Config
 
 from autograder.grading import grade
+from autograder.judge import sandbox
 from autograder.nbgrader_bridge import open_course
 from autograder.nbgrader_bridge.collect import SET_ASIDE, SetAside, copy_regular
 
@@ -32,6 +33,7 @@ def _nbgrader(*arguments: str, cwd: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sandbox.why_unavailable() is not None, reason=str(sandbox.why_unavailable()))
 def test_a_lesson_goes_out_and_comes_back_graded(
     tiny_course: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
