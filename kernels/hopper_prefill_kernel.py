@@ -48,8 +48,8 @@ class Constants:
     ALIBI: bool
     SINKS: bool
     RETURN_LSE: bool
-    BLOCK_M: int = 128  # rows of a tile, half for each consumer
-    STAGES: int = 2  # key and value tiles in shared memory
+    HALF_TILES: bool  # whether a last key tile of which a half is seen is multiplied by halves
+    CONSUMERS: int  # warpgroups that compute, 2 or 3, each with 64 rows of a tile
 
 
 def describe_tensor(tensor: torch.Tensor, box: list[int]) -> TensorDescriptor:
@@ -66,6 +66,9 @@ LN_2: gl.constexpr = gl.constexpr(0.6931471805599453)
 L2_BYTES: gl.constexpr = gl.constexpr(20 << 20)
 # Finite, so that a row that has seen nothing yet has exp2(-inf - row_max) = 0 and no branch.
 NOTHING_SEEN: gl.constexpr = gl.constexpr(-1.0e30)
+STAGES: gl.constexpr = gl.constexpr(2)  # key and value tiles in shared memory
+ROWS: gl.constexpr = gl.constexpr(64)  # rows of a warpgroup: what one wgmma has
+SMALL_ROWS: gl.constexpr = gl.constexpr(128)  # of the small tiles that a request may start with
 # Rows of values that are cleaned at once where a request ends inside a tile.
 CLEAN_ROWS: gl.constexpr = gl.constexpr(32)
 
@@ -74,23 +77,19 @@ _barrier = gl.barrier if hasattr(gl, "barrier") else gl.thread_barrier
 
 
 @gluon.jit
-def _find_tile(
-    query_start_loc_ptr,
-    seq_lens_ptr,
-    num_reqs,
-    ticket,
-    HEAD_GROUPS: gl.constexpr,
-    GROUPS_PER_KV: gl.constexpr,
-    BLOCK_Q: gl.constexpr,
-    HEAD_SIZE: gl.constexpr,
-):
-    """(is a tile, request, first token, tokens left in the request, head group, position, sequence length).
+def _find_tile(query_start_loc_ptr, seq_lens_ptr, num_reqs, num_small, ticket, C: gl.constexpr):
+    """(is a tile, request, first token, number of tokens, head group, position, sequence length).
 
     Request r has room for tiles query_start_loc[r] // BLOCK_Q + r and following, each for HEAD_GROUPS groups of
     heads: that needs no sum over requests, and a ticket beyond its last tile is no tile. In a request as many kv
     heads as fit the L2 cache go together; among them the tiles with the longest reach come first, so that what is
-    left for the end is short.
+    left for the end is short. A request that is alone may start with num_small tiles of 128 rows.
     """
+    SMALL_Q: gl.constexpr = SMALL_ROWS // C.PACK
+    BLOCK_Q: gl.constexpr = C.CONSUMERS * ROWS // C.PACK
+    HEAD_GROUPS: gl.constexpr = C.NUM_HEADS // C.PACK
+    GROUPS_PER_KV: gl.constexpr = C.NUM_QUERIES_PER_KV // C.PACK
+    BYTES_PER_KEY: gl.constexpr = C.HEAD_SIZE * 4
     slot = ticket // HEAD_GROUPS
     low = 0
     high = num_reqs
@@ -104,44 +103,34 @@ def _find_tile(
     query_start = gl.load(query_start_loc_ptr + request)
     num_queries = gl.load(query_start_loc_ptr + request + 1) - query_start
     seq_len = gl.load(seq_lens_ptr + request)
-    num_tiles = gl.cdiv(num_queries, BLOCK_Q)
+    num_small = gl.minimum(num_small, gl.cdiv(num_queries, SMALL_Q))
+    num_tiles = num_small + gl.cdiv(gl.maximum(num_queries - num_small * SMALL_Q, 0), BLOCK_Q)
     rest = ticket - (query_start // BLOCK_Q + request) * HEAD_GROUPS
     is_tile = rest < num_tiles * HEAD_GROUPS
 
-    kv_heads_in_l2 = gl.maximum(L2_BYTES // gl.maximum(seq_len * (HEAD_SIZE * 4), 1), 1)
+    kv_heads_in_l2 = gl.maximum(L2_BYTES // gl.maximum(seq_len * BYTES_PER_KEY, 1), 1)
     section_groups = gl.minimum(kv_heads_in_l2 * GROUPS_PER_KV, HEAD_GROUPS)
     section_size = gl.maximum(num_tiles, 1) * section_groups
     section = rest // section_size
     rest = rest - section * section_size
     # The last section may have fewer heads.
     groups = gl.maximum(gl.minimum(section_groups, HEAD_GROUPS - section * section_groups), 1)
-    first_query = (num_tiles - 1 - rest // groups) * BLOCK_Q
+    tile = num_tiles - 1 - rest // groups
     group = section * section_groups + rest % groups
-    return (
-        is_tile,
-        request,
-        query_start + first_query,
-        num_queries - first_query,
-        group,
-        seq_len - num_queries + first_query,
-        seq_len,
-    )
+    first_query = gl.minimum(tile, num_small) * SMALL_Q + gl.maximum(tile - num_small, 0) * BLOCK_Q
+    num_tokens = gl.minimum(num_queries - first_query, gl.where(tile < num_small, SMALL_Q, BLOCK_Q))
+    position = seq_len - num_queries + first_query
+    return is_tile, request, query_start + first_query, num_tokens, group, position, seq_len
 
 
 @gluon.jit
 def _find_reach(
-    tokens_left,
-    position,
-    seq_len,
-    BLOCK_Q: gl.constexpr,
-    TILE_SIZE: gl.constexpr,
-    CAUSAL: gl.constexpr,
-    WINDOW: gl.constexpr,
+    num_tokens, position, seq_len, TILE_SIZE: gl.constexpr, CAUSAL: gl.constexpr, WINDOW: gl.constexpr
 ):
-    """(kv_end, first key tile, number past the last key tile) that the rows of a tile see. At least one key tile."""
+    """(kv_end, first key tile, number past the last key tile) that a tile's rows see. At least one key tile."""
     kv_end = seq_len
     if CAUSAL:
-        kv_end = gl.minimum(position + gl.minimum(BLOCK_Q, tokens_left), seq_len)
+        kv_end = gl.minimum(position + num_tokens, seq_len)
     first = 0
     if WINDOW > 0:
         first = gl.maximum(position - WINDOW + 1, 0) // TILE_SIZE
@@ -187,73 +176,61 @@ def _fetch_tile(
 @gluon.jit
 def _producer(descriptors, requests, work, tiles, barriers, C: gl.constexpr):
     """One warp: takes tickets, tells the consumers which tile each is, and fetches what the tile needs."""
-    BLOCK_M: gl.constexpr = C.BLOCK_M
     BLOCK_SIZE: gl.constexpr = C.BLOCK_SIZE
     BOX: gl.constexpr = C.BOX
-    CAUSAL: gl.constexpr = C.CAUSAL
-    HEAD_SIZE: gl.constexpr = C.HEAD_SIZE
+    CONSUMERS: gl.constexpr = C.CONSUMERS
     HEAD_SIZE_PADDED: gl.constexpr = C.HEAD_SIZE_PADDED
-    NUM_HEADS: gl.constexpr = C.NUM_HEADS
-    NUM_QUERIES_PER_KV: gl.constexpr = C.NUM_QUERIES_PER_KV
     PACK: gl.constexpr = C.PACK
-    STAGES: gl.constexpr = C.STAGES
     TILE_SIZE: gl.constexpr = C.TILE_SIZE
-    WINDOW: gl.constexpr = C.WINDOW
+    QUERY_BYTES: gl.constexpr = ROWS * HEAD_SIZE_PADDED * 2
+    KV_BYTES: gl.constexpr = TILE_SIZE * HEAD_SIZE_PADDED * 2
+    GROUPS_PER_KV: gl.constexpr = C.NUM_QUERIES_PER_KV // PACK
+    MESSAGE: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
     query_desc, key_desc, value_desc = descriptors
     block_table_ptr, stride_table_req, seq_lens_ptr, query_start_loc_ptr, num_reqs = requests
-    counter_ptr, num_tickets, num_blocks = work
+    counter_ptr, num_tickets, num_small, num_blocks = work
     query_tiles, key_tiles, value_tiles, messages = tiles
-    query_full, query_empty, key_full, key_empty, value_full, value_empty, _ = barriers
-    MESSAGE: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
-    HALF: gl.constexpr = BLOCK_M // 2
-    BLOCK_Q: gl.constexpr = BLOCK_M // PACK
+    query_full, query_empty, key_full, key_empty, value_full, value_empty = barriers
     field = gl.arange(0, 8, layout=MESSAGE)
     num_programs = gl.num_programs(0)
     fetched = 0  # key tiles so far: their stage and the phase of its barriers follow from it
     done = 0  # tiles
     ticket = gl.program_id(0)
     while ticket < num_tickets:
-        is_tile, request, token, tokens_left, group, position, seq_len = _find_tile(
-            query_start_loc_ptr,
-            seq_lens_ptr,
-            num_reqs,
-            ticket,
-            NUM_HEADS // PACK,
-            NUM_QUERIES_PER_KV // PACK,
-            BLOCK_Q,
-            HEAD_SIZE,
+        is_tile, request, token, num_tokens, group, position, seq_len = _find_tile(
+            query_start_loc_ptr, seq_lens_ptr, num_reqs, num_small, ticket, C
         )
         if is_tile:
-            kv_end, first, end = _find_reach(
-                tokens_left, position, seq_len, BLOCK_Q, TILE_SIZE, CAUSAL, WINDOW
-            )
-            for half in gl.static_range(2):
-                mbarrier.wait(query_empty.index(half), (done & 1) ^ 1)
-            message = gl.where(field == 0, tokens_left, seq_len)
+            kv_end, first, end = _find_reach(num_tokens, position, seq_len, TILE_SIZE, C.CAUSAL, C.WINDOW)
+            for i in gl.static_range(CONSUMERS):
+                mbarrier.wait(query_empty.index(i), (done & 1) ^ 1)
+            message = gl.where(field == 0, num_tokens, seq_len)
             message = gl.where(field == 1, token, message)
             message = gl.where(field == 2, group, message)
             message = gl.where(field == 3, position, message)
             messages.index(done & 1).store(message)
             _barrier()
-            for half in gl.static_range(2):
-                mbarrier.expect(query_full.index(half), HALF * HEAD_SIZE_PADDED * 2)
+            for i in gl.static_range(CONSUMERS):
+                mbarrier.expect(query_full.index(i), QUERY_BYTES)
                 tma.async_copy_global_to_shared(
                     query_desc,
-                    [token + half * (HALF // PACK), group * PACK, 0],
-                    query_full.index(half),
-                    query_tiles.index(half)._reinterpret(
-                        query_tiles.dtype, [HALF // PACK, PACK, HEAD_SIZE_PADDED], query_desc.layout
+                    [token + i * (ROWS // PACK), group * PACK, 0],
+                    query_full.index(i),
+                    query_tiles.index(i)._reinterpret(
+                        query_tiles.dtype, [ROWS // PACK, PACK, HEAD_SIZE_PADDED], query_desc.layout
                     ),
                 )
-            kv_head = group // (NUM_QUERIES_PER_KV // PACK)
+            kv_head = group // GROUPS_PER_KV
             table_row_ptr = block_table_ptr + request.to(gl.int64) * stride_table_req
-            # From the diagonal back to the start: the tile that needs a mask comes first.
+            # From the diagonal back to the start: the key tiles that need a mask come first.
             for i in range(end - first):
                 kv_start = (end - 1 - i) * TILE_SIZE
                 stage = fetched % STAGES
                 free = ((fetched // STAGES) & 1) ^ 1
                 mbarrier.wait(key_empty.index(stage), free)
-                mbarrier.expect(key_full.index(stage), TILE_SIZE * HEAD_SIZE_PADDED * 2)
+                full = key_full.index(stage)
+                mbarrier.expect(full, KV_BYTES)
+                tile = key_tiles.index(stage)
                 _fetch_tile(
                     key_desc,
                     table_row_ptr,
@@ -261,14 +238,16 @@ def _producer(descriptors, requests, work, tiles, barriers, C: gl.constexpr):
                     kv_head,
                     kv_start,
                     kv_end,
-                    key_tiles.index(stage),
-                    key_full.index(stage),
+                    tile,
+                    full,
                     BLOCK_SIZE,
                     TILE_SIZE,
                     BOX,
                 )
                 mbarrier.wait(value_empty.index(stage), free)
-                mbarrier.expect(value_full.index(stage), TILE_SIZE * HEAD_SIZE_PADDED * 2)
+                full = value_full.index(stage)
+                mbarrier.expect(full, KV_BYTES)
+                tile = value_tiles.index(stage)
                 _fetch_tile(
                     value_desc,
                     table_row_ptr,
@@ -276,8 +255,8 @@ def _producer(descriptors, requests, work, tiles, barriers, C: gl.constexpr):
                     kv_head,
                     kv_start,
                     kv_end,
-                    value_tiles.index(stage),
-                    value_full.index(stage),
+                    tile,
+                    full,
                     BLOCK_SIZE,
                     TILE_SIZE,
                     BOX,
@@ -287,12 +266,12 @@ def _producer(descriptors, requests, work, tiles, barriers, C: gl.constexpr):
         ticket = num_programs + gl.atomic_add(counter_ptr, 1)
 
     # No tile is left: a message with no tokens.
-    for half in gl.static_range(2):
-        mbarrier.wait(query_empty.index(half), (done & 1) ^ 1)
+    for i in gl.static_range(CONSUMERS):
+        mbarrier.wait(query_empty.index(i), (done & 1) ^ 1)
     messages.index(done & 1).store(gl.zeros([8], gl.int32, MESSAGE))
     _barrier()
-    for half in gl.static_range(2):
-        mbarrier.arrive(query_full.index(half), count=1)
+    for i in gl.static_range(CONSUMERS):
+        mbarrier.arrive(query_full.index(i), count=1)
     # The last program to come here puts the counters back to zero for the next launch.
     if gl.atomic_add(counter_ptr + 1, 1) == num_programs - 1:
         gl.store(counter_ptr, 0)
@@ -369,179 +348,321 @@ def _clean_values(value_tile, kv_start, seq_len, C: gl.constexpr):
 
 
 @gluon.jit
-def _consumer(outputs, options, tiles, barriers, ME: gl.constexpr, C: gl.constexpr):
-    """One warpgroup: 64 of the 128 rows of each tile.
+def _attend_half_tile(
+    query,
+    key_tiles,
+    value_tiles,
+    barriers,
+    options,
+    used,
+    row_position,
+    row_end,
+    slope,
+    kv_start,
+    seq_len,
+    row_max,
+    row_sum,
+    acc,
+    C: gl.constexpr,
+):
+    """The first half of a tile's last key tile, all in one go: (row_max, row_sum, acc)."""
+    HALF: gl.constexpr = C.TILE_SIZE // 2
+    DTYPE: gl.constexpr = key_tiles.dtype
+    SCORE: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HALF, 16])
+    ROW: gl.constexpr = gl.SliceLayout(1, SCORE)
+    WEIGHT: gl.constexpr = gl.DotOperandLayout(operand_index=0, parent=acc.type.layout, k_width=2)
+    key_full, key_empty, value_full, value_empty = barriers
+    _, _, scale_in, scale_out = options
+    scale = scale_out
+    if C.ALIBI:
+        scale = 1.0
+    stage = used % STAGES
+    phase = (used // STAGES) & 1
+    mbarrier.wait(key_full.index(stage), phase)
+    key = key_tiles.index(stage).slice(0, HALF, dim=0).permute((1, 0))
+    scores = warpgroup_mma(
+        query, key, gl.zeros([ROWS, HALF], gl.float32, SCORE), use_acc=False, is_async=True
+    )
+    scores = warpgroup_mma_wait(0, deps=(scores,))
+    mbarrier.arrive(key_empty.index(stage), count=1)
+    scores = _shape_scores(
+        scores,
+        kv_start,
+        gl.arange(0, HALF, layout=gl.SliceLayout(0, SCORE)),
+        gl.convert_layout(row_position, ROW, assert_trivial=True),
+        gl.convert_layout(row_end, ROW, assert_trivial=True),
+        gl.convert_layout(slope, ROW, assert_trivial=True),
+        scale_in,
+        scale_out,
+        True,
+        C,
+    )
+    new_max = gl.convert_layout(row_max, ROW, assert_trivial=True)
+    new_sum = gl.convert_layout(row_sum, ROW, assert_trivial=True)
+    weights, new_max, new_sum, _ = _update_softmax(scores, new_max, new_sum, scale)
+    weights = gl.convert_layout(weights.to(DTYPE), WEIGHT, assert_trivial=True)
+    mbarrier.wait(value_full.index(stage), phase)
+    if kv_start + HALF > seq_len:
+        _clean_values(value_tiles.index(stage), kv_start, seq_len, C)
+    value = value_tiles.index(stage).slice(0, HALF, dim=0)
+    acc = warpgroup_mma(weights, value, acc, is_async=True)
+    acc = warpgroup_mma_wait(0, deps=(acc,))
+    mbarrier.arrive(value_empty.index(stage), count=1)
+    new_max = gl.convert_layout(new_max, row_max.type.layout, assert_trivial=True)
+    return new_max, gl.convert_layout(new_sum, row_sum.type.layout, assert_trivial=True), acc
 
-    The tensor cores get two products at once: the output of key tile n and the scores of key tile n + 1. So the softmax
-    of a tile is the only time at which this warpgroup has nothing for them, and then it is the other's turn. What is kept
-    from one round of the loop to the next is scores, not weights: 16-bit numbers would be unpacked and packed again.
-    """
+
+@gluon.jit
+def _attend(
+    query,
+    key_tiles,
+    value_tiles,
+    barriers,
+    outputs,
+    options,
+    used,
+    token,
+    num_tokens,
+    group,
+    position,
+    seq_len,
+    kv_end,
+    first,
+    end,
+    query_empty,
+    ME: gl.constexpr,
+    C: gl.constexpr,
+):
+    """One warpgroup's 64 rows of a tile, from its first scores to its output."""
     ALIBI: gl.constexpr = C.ALIBI
-    BLOCK_M: gl.constexpr = C.BLOCK_M
     CAUSAL: gl.constexpr = C.CAUSAL
     HEAD_SIZE: gl.constexpr = C.HEAD_SIZE
     HEAD_SIZE_PADDED: gl.constexpr = C.HEAD_SIZE_PADDED
-    NUM_HEADS: gl.constexpr = C.NUM_HEADS
     PACK: gl.constexpr = C.PACK
-    RETURN_LSE: gl.constexpr = C.RETURN_LSE
-    SINKS: gl.constexpr = C.SINKS
-    STAGES: gl.constexpr = C.STAGES
     TILE_SIZE: gl.constexpr = C.TILE_SIZE
     WINDOW: gl.constexpr = C.WINDOW
-    out_ptr, lse_ptr, stride_out_token, stride_out_head = outputs
-    alibi_slopes_ptr, sinks_ptr, scale_in, scale_out = options
-    query_tiles, key_tiles, value_tiles, messages = tiles
-    query_full, query_empty, key_full, key_empty, value_full, value_empty, turn = barriers
-    HALF: gl.constexpr = BLOCK_M // 2
-    BLOCK_Q: gl.constexpr = BLOCK_M // PACK
-    DTYPE: gl.constexpr = query_tiles.dtype
+    DTYPE: gl.constexpr = key_tiles.dtype
     # The registers of a score, of an output, and of a weight as the left operand of the second product.
     SCORE: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, TILE_SIZE, 16])
     OUTPUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HEAD_SIZE_PADDED, 16])
     WEIGHT: gl.constexpr = gl.DotOperandLayout(operand_index=0, parent=OUTPUT, k_width=2)
     ROW: gl.constexpr = gl.SliceLayout(1, SCORE)
     OUT_ROW: gl.constexpr = gl.SliceLayout(1, OUTPUT)
-    MESSAGE: gl.constexpr = gl.BlockedLayout([8], [32], [4], [0])
     # Neighbouring threads store neighbouring 16 bytes.
     STORE: gl.constexpr = gl.BlockedLayout(
         [1, 8], [256 // HEAD_SIZE_PADDED, HEAD_SIZE_PADDED // 8], [4, 1], [1, 0]
     )
-
-    field = gl.arange(0, 8, layout=MESSAGE)
-    column = gl.arange(0, TILE_SIZE, layout=gl.SliceLayout(0, SCORE))
-    row = ME * HALF + gl.arange(0, HALF, layout=ROW)
-    no_scores = gl.zeros([HALF, TILE_SIZE], gl.float32, SCORE)
-    query = query_tiles.index(ME)
+    key_full, key_empty, value_full, value_empty = barriers
+    out_ptr, lse_ptr, stride_out_token, stride_out_head = outputs
+    alibi_slopes_ptr, sinks_ptr, scale_in, scale_out = options
     scale = scale_out
     if ALIBI:
         scale = 1.0
-    used = 0  # key tiles so far, as in the producer
-    done = 0  # tiles
-    turns = 0
 
-    mbarrier.wait(query_full.index(ME), 0)
-    message = messages.index(0).load(MESSAGE)
-    tokens_left = gl.sum(gl.where(field == 0, message, 0), axis=0)
-    while tokens_left > 0:
-        token = gl.sum(gl.where(field == 1, message, 0), axis=0)
-        group = gl.sum(gl.where(field == 2, message, 0), axis=0)
-        position = gl.sum(gl.where(field == 3, message, 0), axis=0)
-        seq_len = gl.sum(gl.where(field == 4, message, 0), axis=0)
-        _, first, end = _find_reach(tokens_left, position, seq_len, BLOCK_Q, TILE_SIZE, CAUSAL, WINDOW)
-        row_position = position + row // PACK
-        row_end = gl.zeros([HALF], gl.int32, ROW) + seq_len
-        no_mask_end = seq_len // TILE_SIZE  # key tiles before this one are seen to their end by all rows
-        if CAUSAL:
-            row_end = gl.minimum(row_position + 1, seq_len)
-            no_mask_end = gl.minimum(position + 1, seq_len) // TILE_SIZE
-        slope = row_position
-        if ALIBI:
-            slope = gl.load(alibi_slopes_ptr + group * PACK + row % PACK) * LOG2_E
-        # The last key tile is left for after the loop, which for most sequences is the first of the sequence.
-        no_mask_end = gl.maximum(gl.minimum(no_mask_end, end), first + 1)
-        no_mask_start = first + 1
-        if WINDOW > 0:
-            lowest = gl.maximum(position + BLOCK_Q - WINDOW, 0)  # the last row sees nothing before it
-            no_mask_start = gl.maximum(gl.minimum(gl.cdiv(lowest, TILE_SIZE), no_mask_end), first + 1)
+    column = gl.arange(0, TILE_SIZE, layout=gl.SliceLayout(0, SCORE))
+    row = ME * ROWS + gl.arange(0, ROWS, layout=ROW)
+    row_position = position + row // PACK
+    row_end = gl.zeros([ROWS], gl.int32, ROW) + seq_len
+    no_mask_end = seq_len // TILE_SIZE  # key tiles before this one are seen to their end by all rows
+    if CAUSAL:
+        row_end = gl.minimum(row_position + 1, seq_len)
+        no_mask_end = gl.minimum(position + 1, seq_len) // TILE_SIZE
+    slope = row_position
+    if ALIBI:
+        slope = gl.load(alibi_slopes_ptr + group * PACK + row % PACK) * LOG2_E
+    # The last key tile is left for after the loop; for most sequences it is the first of the sequence.
+    no_mask_end = gl.maximum(gl.minimum(no_mask_end, end), first + 1)
+    no_mask_start = first + 1
+    if WINDOW > 0:
+        lowest = gl.maximum(position + num_tokens - WINDOW, 0)  # the last row sees nothing before it
+        no_mask_start = gl.maximum(gl.minimum(gl.cdiv(lowest, TILE_SIZE), no_mask_end), first + 1)
 
-        row_max = gl.full([HALF], NOTHING_SEEN, gl.float32, ROW)
-        row_sum = gl.zeros([HALF], gl.float32, ROW)
-        acc = gl.zeros([HALF, HEAD_SIZE_PADDED], gl.float32, OUTPUT)
-        stage = used % STAGES
-        phase = (used // STAGES) & 1
-        mbarrier.wait(key_full.index(stage), phase)
-        scores = warpgroup_mma(
-            query, key_tiles.index(stage).permute((1, 0)), no_scores, use_acc=False, is_async=True
-        )
-        scores = warpgroup_mma_wait(0, deps=(scores,))
-        mbarrier.arrive(key_empty.index(stage), count=1)
-        if end * TILE_SIZE > seq_len:
-            mbarrier.wait(value_full.index(stage), phase)
-            _clean_values(value_tiles.index(stage), (end - 1) * TILE_SIZE, seq_len, C)
+    no_scores = gl.zeros([ROWS, TILE_SIZE], gl.float32, SCORE)
+    row_max = gl.full([ROWS], NOTHING_SEEN, gl.float32, ROW)
+    row_sum = gl.zeros([ROWS], gl.float32, ROW)
+    acc = gl.zeros([ROWS, HEAD_SIZE_PADDED], gl.float32, OUTPUT)
+    if C.HALF_TILES:
+        # Half of the tiles end in the first half of their last key tile: multiply that half only.
+        if (kv_end <= end * TILE_SIZE - TILE_SIZE // 2) & (end - first > 1):
+            row_max, row_sum, acc = _attend_half_tile(
+                query,
+                key_tiles,
+                value_tiles,
+                barriers,
+                options,
+                used,
+                row_position,
+                row_end,
+                slope,
+                (end - 1) * TILE_SIZE,
+                seq_len,
+                row_max,
+                row_sum,
+                acc,
+                C,
+            )
+            used += 1
+            end -= 1
+    stage = used % STAGES
+    phase = (used // STAGES) & 1
+    mbarrier.wait(key_full.index(stage), phase)
+    key = key_tiles.index(stage).permute((1, 0))
+    scores = warpgroup_mma(query, key, no_scores, use_acc=False, is_async=True)
+    scores = warpgroup_mma_wait(0, deps=(scores,))
+    mbarrier.arrive(key_empty.index(stage), count=1)
+    if end * TILE_SIZE > seq_len:
+        mbarrier.wait(value_full.index(stage), phase)
+        _clean_values(value_tiles.index(stage), (end - 1) * TILE_SIZE, seq_len, C)
 
-        # Key tiles on the diagonal, then those without a mask, then those on the window's edge.
-        PARTS: gl.constexpr = 3 if WINDOW > 0 else 2
-        for part in gl.static_range(PARTS):
-            if part == 0:
-                high = end
-                low = no_mask_end
-            elif part == 1:
-                high = no_mask_end
-                low = no_mask_start
-            else:
-                high = no_mask_start
-                low = first + 1
-            for i in range(high - low):
-                kv_start = (high - 1 - i) * TILE_SIZE
-                scores = _shape_scores(
-                    scores, kv_start, column, row_position, row_end, slope, scale_in, scale_out, part != 1, C
-                )
-                weights, row_max, row_sum, rescale = _update_softmax(scores, row_max, row_sum, scale)
-                acc = acc * gl.expand_dims(gl.convert_layout(rescale, OUT_ROW, assert_trivial=True), 1)
-                weights = gl.convert_layout(weights.to(DTYPE), WEIGHT, assert_trivial=True)
-                value_stage = used % STAGES
-                value_phase = (used // STAGES) & 1
-                used += 1
-                stage = used % STAGES
-                mbarrier.wait(key_full.index(stage), (used // STAGES) & 1)
-                mbarrier.wait(turn.index(ME), turns)
-                scores = warpgroup_mma(
-                    query, key_tiles.index(stage).permute((1, 0)), no_scores, use_acc=False, is_async=True
-                )
+    # Key tiles on the diagonal, then those without a mask, then those on the window's edge.
+    PARTS: gl.constexpr = 3 if WINDOW > 0 else 2
+    for part in gl.static_range(PARTS):
+        if part == 0:
+            high = end
+            low = no_mask_end
+        elif part == 1:
+            high = no_mask_end
+            low = no_mask_start
+        else:
+            high = no_mask_start
+            low = first + 1
+        for i in range(high - low):
+            kv_start = (high - 1 - i) * TILE_SIZE
+            scores = _shape_scores(
+                scores, kv_start, column, row_position, row_end, slope, scale_in, scale_out, part != 1, C
+            )
+            weights, row_max, row_sum, rescale = _update_softmax(scores, row_max, row_sum, scale)
+            acc = acc * gl.expand_dims(gl.convert_layout(rescale, OUT_ROW, assert_trivial=True), 1)
+            weights = gl.convert_layout(weights.to(DTYPE), WEIGHT, assert_trivial=True)
+            value_stage = used % STAGES
+            value_phase = (used // STAGES) & 1
+            used += 1
+            stage = used % STAGES
+            phase = (used // STAGES) & 1
+            key = key_tiles.index(stage).permute((1, 0))
+            if C.CONSUMERS == 3:
+                # No registers for two products at once: the other two warpgroups keep the tensor cores busy.
                 mbarrier.wait(value_full.index(value_stage), value_phase)
                 acc = warpgroup_mma(weights, value_tiles.index(value_stage), acc, is_async=True)
-                mbarrier.arrive(turn.index(1 - ME), count=1)
-                turns ^= 1
+                acc = warpgroup_mma_wait(0, deps=(acc,))
+                mbarrier.arrive(value_empty.index(value_stage), count=1)
+                mbarrier.wait(key_full.index(stage), phase)
+                scores = warpgroup_mma(query, key, no_scores, use_acc=False, is_async=True)
+                scores = warpgroup_mma_wait(0, deps=(scores,))
+                mbarrier.arrive(key_empty.index(stage), count=1)
+            else:
+                mbarrier.wait(key_full.index(stage), phase)
+                scores = warpgroup_mma(query, key, no_scores, use_acc=False, is_async=True)
+                mbarrier.wait(value_full.index(value_stage), value_phase)
+                acc = warpgroup_mma(weights, value_tiles.index(value_stage), acc, is_async=True)
                 scores = warpgroup_mma_wait(1, deps=(scores,))
                 mbarrier.arrive(key_empty.index(stage), count=1)
                 acc, weights = warpgroup_mma_wait(0, deps=(acc, weights))
                 mbarrier.arrive(value_empty.index(value_stage), count=1)
 
-        mbarrier.arrive(query_empty.index(ME), count=1)
-        scores = _shape_scores(
-            scores, first * TILE_SIZE, column, row_position, row_end, slope, scale_in, scale_out, True, C
-        )
-        weights, row_max, row_sum, rescale = _update_softmax(scores, row_max, row_sum, scale)
-        acc = acc * gl.expand_dims(gl.convert_layout(rescale, OUT_ROW, assert_trivial=True), 1)
-        weights = gl.convert_layout(weights.to(DTYPE), WEIGHT, assert_trivial=True)
-        stage = used % STAGES
-        mbarrier.wait(value_full.index(stage), (used // STAGES) & 1)
-        acc = warpgroup_mma(weights, value_tiles.index(stage), acc, is_async=True)
-        acc = warpgroup_mma_wait(0, deps=(acc,))
+    mbarrier.arrive(query_empty, count=1)
+    scores = _shape_scores(
+        scores, first * TILE_SIZE, column, row_position, row_end, slope, scale_in, scale_out, True, C
+    )
+    weights, row_max, row_sum, rescale = _update_softmax(scores, row_max, row_sum, scale)
+    acc = acc * gl.expand_dims(gl.convert_layout(rescale, OUT_ROW, assert_trivial=True), 1)
+    weights = gl.convert_layout(weights.to(DTYPE), WEIGHT, assert_trivial=True)
+    stage = used % STAGES
+    mbarrier.wait(value_full.index(stage), (used // STAGES) & 1)
+    acc = warpgroup_mma(weights, value_tiles.index(stage), acc, is_async=True)
+    acc = warpgroup_mma_wait(0, deps=(acc,))
+    mbarrier.arrive(value_empty.index(stage), count=1)
+
+    finish = gl.where(row_sum > 0, 1.0 / row_sum, 0.0)
+    lse = gl.where(row_sum > 0, row_max + gl.log2(row_sum), float("-inf"))
+    head = group * PACK + row % PACK
+    if C.SINKS:
+        # One more score, with no value behind it.
+        sink = gl.load(sinks_ptr + head) * LOG2_E
+        larger = gl.maximum(row_max, sink)
+        total = row_sum * gl.exp2(row_max - larger) + gl.exp2(sink - larger)
+        finish = gl.exp2(row_max - larger) / total
+        lse = larger + gl.log2(total)
+    if C.RETURN_LSE:
+        lse_at = (token + row // PACK).to(gl.int64) * C.NUM_HEADS + head
+        gl.store(lse_ptr + lse_at, lse * LN_2, mask=row // PACK < num_tokens)
+    output = acc * gl.expand_dims(gl.convert_layout(finish, OUT_ROW, assert_trivial=True), 1)
+    output = gl.convert_layout(output.to(DTYPE), STORE)
+    out_row = ME * ROWS + gl.arange(0, ROWS, layout=gl.SliceLayout(1, STORE))
+    dim = gl.arange(0, HEAD_SIZE_PADDED, layout=gl.SliceLayout(0, STORE))
+    out_at = (token + out_row // PACK).to(gl.int64) * stride_out_token
+    out_at += (group * PACK + out_row % PACK) * stride_out_head
+    mask = gl.expand_dims(out_row // PACK < num_tokens, 1)
+    if HEAD_SIZE != HEAD_SIZE_PADDED:
+        mask = mask & gl.expand_dims(dim < HEAD_SIZE, 0)
+    gl.store(out_ptr + gl.expand_dims(out_at, 1) + gl.expand_dims(dim, 0), output, mask=mask)
+
+
+@gluon.jit
+def _pass(barriers, used, num_key_tiles):
+    """A tile in which this warpgroup has no rows: let the others' keys and values go by."""
+    key_full, key_empty, value_full, value_empty = barriers
+    for i in range(num_key_tiles):
+        stage = (used + i) % STAGES
+        phase = ((used + i) // STAGES) & 1
+        mbarrier.wait(key_full.index(stage), phase)
+        mbarrier.arrive(key_empty.index(stage), count=1)
+        mbarrier.wait(value_full.index(stage), phase)
         mbarrier.arrive(value_empty.index(stage), count=1)
-        used += 1
 
-        finish = gl.where(row_sum > 0, 1.0 / row_sum, 0.0)
-        lse = gl.where(row_sum > 0, row_max + gl.log2(row_sum), float("-inf"))
-        head = group * PACK + row % PACK
-        if SINKS:
-            # One more score, with no value behind it.
-            sink = gl.load(sinks_ptr + head) * LOG2_E
-            larger = gl.maximum(row_max, sink)
-            total = row_sum * gl.exp2(row_max - larger) + gl.exp2(sink - larger)
-            finish = gl.exp2(row_max - larger) / total
-            lse = larger + gl.log2(total)
-        if RETURN_LSE:
-            lse_at = (token + row // PACK).to(gl.int64) * NUM_HEADS + head
-            gl.store(lse_ptr + lse_at, lse * LN_2, mask=row // PACK < tokens_left)
-        output = acc * gl.expand_dims(gl.convert_layout(finish, OUT_ROW, assert_trivial=True), 1)
-        output = gl.convert_layout(output.to(DTYPE), STORE)
-        out_row = ME * HALF + gl.arange(0, HALF, layout=gl.SliceLayout(1, STORE))
-        dim = gl.arange(0, HEAD_SIZE_PADDED, layout=gl.SliceLayout(0, STORE))
-        out_at = (token + out_row // PACK).to(gl.int64) * stride_out_token
-        out_at += (group * PACK + out_row % PACK) * stride_out_head
-        mask = gl.expand_dims(out_row // PACK < tokens_left, 1)
-        if HEAD_SIZE != HEAD_SIZE_PADDED:
-            mask = mask & gl.expand_dims(dim < HEAD_SIZE, 0)
-        gl.store(out_ptr + gl.expand_dims(out_at, 1) + gl.expand_dims(dim, 0), output, mask=mask)
 
+@gluon.jit
+def _consumer(outputs, options, tiles, barriers, ME: gl.constexpr, C: gl.constexpr):
+    """One warpgroup: its 64 rows of each tile that the producer announces."""
+    query_tiles, key_tiles, value_tiles, messages = tiles
+    query_full, query_empty, key_full, key_empty, value_full, value_empty = barriers
+    kv_barriers = (key_full, key_empty, value_full, value_empty)
+    FIRST_TOKEN: gl.constexpr = ME * (ROWS // C.PACK)
+    MESSAGE: gl.constexpr = gl.BlockedLayout([8], [32], [4], [0])
+    field = gl.arange(0, 8, layout=MESSAGE)
+    used = 0  # key tiles so far, as in the producer
+    done = 0  # tiles
+    mbarrier.wait(query_full.index(ME), 0)
+    message = messages.index(0).load(MESSAGE)
+    num_tokens = gl.sum(gl.where(field == 0, message, 0), axis=0)
+    while num_tokens > 0:
+        token = gl.sum(gl.where(field == 1, message, 0), axis=0)
+        group = gl.sum(gl.where(field == 2, message, 0), axis=0)
+        position = gl.sum(gl.where(field == 3, message, 0), axis=0)
+        seq_len = gl.sum(gl.where(field == 4, message, 0), axis=0)
+        kv_end, first, end = _find_reach(num_tokens, position, seq_len, C.TILE_SIZE, C.CAUSAL, C.WINDOW)
+        if num_tokens > FIRST_TOKEN:
+            _attend(
+                query_tiles.index(ME),
+                key_tiles,
+                value_tiles,
+                kv_barriers,
+                outputs,
+                options,
+                used,
+                token,
+                num_tokens,
+                group,
+                position,
+                seq_len,
+                kv_end,
+                first,
+                end,
+                query_empty.index(ME),
+                ME,
+                C,
+            )
+        else:
+            mbarrier.arrive(query_empty.index(ME), count=1)
+            _pass(kv_barriers, used, end - first)
+        used += end - first
         done += 1
         mbarrier.wait(query_full.index(ME), done & 1)
         message = messages.index(done & 1).load(MESSAGE)
-        tokens_left = gl.sum(gl.where(field == 0, message, 0), axis=0)
+        num_tokens = gl.sum(gl.where(field == 0, message, 0), axis=0)
 
 
-@gluon.jit(do_not_specialize=["stride_table_req", "num_reqs", "num_tickets", "num_blocks"])
+@gluon.jit(do_not_specialize=["stride_table_req", "num_reqs", "num_tickets", "num_small", "num_blocks"])
 def paged_prefill_kernel(
     query_desc,  # [num_tokens, num_heads, head_size], boxes of 64 rows
     key_desc,  # [num_kv_heads, num_blocks, block_size, head_size], boxes of BOX rows
@@ -561,54 +682,62 @@ def paged_prefill_kernel(
     stride_out_head,
     num_reqs,
     num_tickets,
+    num_small,
     num_blocks,
     C: gl.constexpr,
 ):
-    BLOCK_M: gl.constexpr = C.BLOCK_M
     HEAD_SIZE_PADDED: gl.constexpr = C.HEAD_SIZE_PADDED
-    STAGES: gl.constexpr = C.STAGES
     TILE_SIZE: gl.constexpr = C.TILE_SIZE
-    HALF: gl.constexpr = BLOCK_M // 2
+    CONSUMERS: gl.constexpr = C.CONSUMERS
     DTYPE: gl.constexpr = query_desc.dtype
-    QUERY: gl.constexpr = gl.NVMMASharedLayout.get_default_for([HALF, HEAD_SIZE_PADDED], DTYPE)
+    QUERY: gl.constexpr = gl.NVMMASharedLayout.get_default_for([ROWS, HEAD_SIZE_PADDED], DTYPE)
     KV: gl.constexpr = gl.NVMMASharedLayout.get_default_for([TILE_SIZE, HEAD_SIZE_PADDED], DTYPE)
-    query_tiles = gl.allocate_shared_memory(DTYPE, [2, HALF, HEAD_SIZE_PADDED], QUERY)
+    query_tiles = gl.allocate_shared_memory(DTYPE, [CONSUMERS, ROWS, HEAD_SIZE_PADDED], QUERY)
     key_tiles = gl.allocate_shared_memory(DTYPE, [STAGES, TILE_SIZE, HEAD_SIZE_PADDED], KV)
     value_tiles = gl.allocate_shared_memory(DTYPE, [STAGES, TILE_SIZE, HEAD_SIZE_PADDED], KV)
     messages = gl.allocate_shared_memory(gl.int32, [2, 8], gl.SwizzledSharedLayout(1, 1, 1, [0]))
     BARRIER: gl.constexpr = mbarrier.MBarrierLayout()
-    query_full = gl.allocate_shared_memory(gl.int64, [2, 1], BARRIER)
-    query_empty = gl.allocate_shared_memory(gl.int64, [2, 1], BARRIER)
+    query_full = gl.allocate_shared_memory(gl.int64, [CONSUMERS, 1], BARRIER)
+    query_empty = gl.allocate_shared_memory(gl.int64, [CONSUMERS, 1], BARRIER)
     key_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], BARRIER)
     key_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], BARRIER)
     value_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], BARRIER)
     value_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], BARRIER)
-    turn = gl.allocate_shared_memory(gl.int64, [2, 1], BARRIER)
-    for i in gl.static_range(2):
+    for i in gl.static_range(CONSUMERS):
         mbarrier.init(query_full.index(i), count=1)
         mbarrier.init(query_empty.index(i), count=1)
-        mbarrier.init(turn.index(i), count=1)
     for i in gl.static_range(STAGES):
         mbarrier.init(key_full.index(i), count=1)
-        mbarrier.init(key_empty.index(i), count=2)
+        mbarrier.init(key_empty.index(i), count=CONSUMERS)
         mbarrier.init(value_full.index(i), count=1)
-        mbarrier.init(value_empty.index(i), count=2)
+        mbarrier.init(value_empty.index(i), count=CONSUMERS)
     fence_async_shared()
-    mbarrier.arrive(turn.index(0), count=1)
-    barriers = (query_full, query_empty, key_full, key_empty, value_full, value_empty, turn)
+    barriers = (query_full, query_empty, key_full, key_empty, value_full, value_empty)
     tiles = (query_tiles, key_tiles, value_tiles, messages)
     outputs = (out_ptr, lse_ptr, stride_out_token, stride_out_head)
     options = (alibi_slopes_ptr, sinks_ptr, scale_in, scale_out)
     descriptors = (query_desc, key_desc, value_desc)
     requests = (block_table_ptr, stride_table_req, seq_lens_ptr, query_start_loc_ptr, num_reqs)
-    work = (counter_ptr, num_tickets, num_blocks)
-    # 384 threads start with 168 registers each; the producer gives most of its own to the consumers.
-    gl.warp_specialize(
-        [
-            (_consumer, (outputs, options, tiles, barriers, 0, C)),
-            (_consumer, (outputs, options, tiles, barriers, 1, C)),
-            (_producer, (descriptors, requests, work, tiles, barriers, C)),
-        ],
-        [4, 1],
-        [232, 40],
-    )
+    work = (counter_ptr, num_tickets, num_small, num_blocks)
+    # All warps start with the same share of the 65536 registers; the producer gives most of its own to the consumers.
+    if CONSUMERS == 3:
+        gl.warp_specialize(
+            [
+                (_consumer, (outputs, options, tiles, barriers, 0, C)),
+                (_consumer, (outputs, options, tiles, barriers, 1, C)),
+                (_consumer, (outputs, options, tiles, barriers, 2, C)),
+                (_producer, (descriptors, requests, work, tiles, barriers, C)),
+            ],
+            [4, 4, 1],
+            [160, 160, 32],
+        )
+    else:
+        gl.warp_specialize(
+            [
+                (_consumer, (outputs, options, tiles, barriers, 0, C)),
+                (_consumer, (outputs, options, tiles, barriers, 1, C)),
+                (_producer, (descriptors, requests, work, tiles, barriers, C)),
+            ],
+            [4, 1],
+            [232, 40],
+        )

@@ -81,11 +81,12 @@ def main():
     for dtype, num_heads, num_kv_heads, head_size, block_size, options in json.loads(sys.argv[1]):
         launch = f"{dtype} {num_heads}/{num_kv_heads} heads of {head_size}, blocks of {block_size}, {options}"
         hopper_prefill_kernel.paged_prefill_kernel = CompileOnly(kernel, launch)
-        query = torch.zeros(512, num_heads, head_size, dtype=getattr(torch, dtype))
+        num_tokens = options.get("tokens", 512)
+        query = torch.zeros(num_tokens, num_heads, head_size, dtype=getattr(torch, dtype))
         cache = torch.zeros(64, block_size, num_kv_heads, head_size, dtype=query.dtype)
         table = torch.zeros(2, 4096 // block_size, dtype=torch.int32)
         lens = torch.tensor([256, 256], dtype=torch.int32)
-        starts = torch.tensor([0, 256, 512], dtype=torch.int32)
+        starts = torch.tensor([0, 256, num_tokens], dtype=torch.int32)
         per_head = torch.zeros(num_heads)
         hopper_prefill._launch(
             query,
@@ -101,7 +102,7 @@ def main():
             per_head if options.get("alibi") else None,
             per_head if options.get("sinks") else None,
             torch.empty_like(query),
-            torch.zeros(512, num_heads) if options.get("lse") else None,
+            torch.zeros(num_tokens, num_heads) if options.get("lse") else None,
         )
 
 
