@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -14,7 +15,8 @@ Item = TypeVar("Item")
 def watched(items: Iterable[Item], total: int, doing: str) -> Iterator[Item]:
     """The items as they come. doing: what is done to submissions, such as "judged"."""
     if sys.stderr.isatty():
-        yield from tqdm(items, total=total, desc=doing, unit="submission")
+        width = min(shutil.get_terminal_size((80, 24)).columns, 100)
+        yield from tqdm(items, total=total, desc=doing, unit="submission", ncols=width)
         return
     for number, item in enumerate(items, start=1):
         print(f"{doing} {number} of {total}", file=sys.stderr, flush=True)
