@@ -24,12 +24,15 @@ FORBIDDEN = {
 }
 # The one package that may know nbgrader.
 BRIDGE = "autograder/nbgrader_bridge"
+# Kernels are measured without the autograder; these measure the autograder itself.
+BENCHES_OF_GRADING = {"bench/grading.py", "bench/hostile.py", "bench/hostile_submissions.py"}
 # Of the learner's package, the autograder takes models of vLLM and the course's folder, nothing that draws or runs.
 FROM_COURSE = {"folder", "vllm_rules", "vllm_source", "backend_table", "deployments", "vllm_refs"}
 
 
 def files(package: str) -> list[Path]:
-    return sorted(path for path in (ROOT / package).rglob("*.py"))
+    found = sorted(path for path in (ROOT / package).rglob("*.py"))
+    return [path for path in found if path.relative_to(ROOT).as_posix() not in BENCHES_OF_GRADING]
 
 
 def module_name(path: Path) -> str:
