@@ -10,6 +10,7 @@ formgrader pages as well as for `autograder grade`:
 - `SaveVerdicts` writes the points into the gradebook.
 - `RedactForFeedback` takes hidden tests out of what a learner is handed back.
 - `CollectSafely` collects from the exchange, and sets aside what is no submission.
+- `pages.markdown2html` shows learners' text without scripts; `mends.mend_nbgrader` mends what no setting reaches.
 
 nbgrader runs no cell of a submission. `python -m autograder.nbgrader_bridge LESSON SUBMITTED_DIRECTORY` grades the learners
 whom it is told on standard input.
