@@ -80,12 +80,47 @@ def paged_attention(
         fp8_cache=True,
     )
     runtime.check_launch("query", query)
-    if out is None:
-        out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    lse = query.new_empty(query.shape[:2], dtype=torch.float32)
     choice = choose_tier(
         query,
         key_cache,
+        value_cache,
+        scale,
+        k_scale=k_scale,
+        v_scale=v_scale,
+        batch_invariant=batch_invariant,
+    )
+    if choice.tier == "hopper":
+        from kernels.hopper_prefill import paged_prefill_hopper
+
+        return paged_prefill_hopper(
+            query,
+            key_cache,
+            value_cache,
+            block_table,
+            seq_lens,
+            query_start_loc,
+            scale,
+            causal=causal,
+            sliding_window=sliding_window,
+            softcap=softcap,
+            alibi_slopes=alibi_slopes,
+            sinks=sinks,
+            out=out,
+            return_lse=return_lse,
+        )
+    if out is None:
+        out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    lse = query.new_empty(query.shape[:2], dtype=torch.float32)
+    launch_prefill(
+        query,
+        key_cache,
+        value_cache,
+        block_table,
+        seq_lens,
+        query_start_loc,
+        scale,
+        out,
+        lse,
         causal=causal,
         sliding_window=sliding_window,
         softcap=softcap,
@@ -95,26 +130,4 @@ def paged_attention(
         v_scale=v_scale,
         batch_invariant=batch_invariant,
     )
-    if choice.tier in ("triton", "interpreter"):
-        launch_prefill(
-            query,
-            key_cache,
-            value_cache,
-            block_table,
-            seq_lens,
-            query_start_loc,
-            scale,
-            out,
-            lse,
-            causal=causal,
-            sliding_window=sliding_window,
-            softcap=softcap,
-            alibi_slopes=alibi_slopes,
-            sinks=sinks,
-            k_scale=k_scale,
-            v_scale=v_scale,
-            batch_invariant=batch_invariant,
-        )
-    else:
-        raise NotImplementedError(choice)
     return (out, lse) if return_lse else out

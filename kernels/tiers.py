@@ -29,28 +29,26 @@ class Choice:
 def choose_tier(
     query: torch.Tensor,
     key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    scale: float,
     *,
-    causal: bool = True,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    alibi_slopes: torch.Tensor | None = None,
-    sinks: torch.Tensor | None = None,
     k_scale: Scale = None,
     v_scale: Scale = None,
     batch_invariant: bool = False,
 ) -> Choice:
-    """The tier for a `paged_attention` of these tensors. What is not looked at makes no difference."""
+    """The tier for a `paged_attention` with these arguments; the others make no difference."""
     if runtime.INTERPRET:
         return Choice("interpreter", f"kernels run on: {runtime.describe()}")
-    objection = _hopper_objection(query, key_cache)
-    if objection is None:
-        return Choice("hopper", "the GPU is of the Hopper generation, and dtype and shapes fit")
-    return Choice("triton", objection)
+    if batch_invariant:
+        return Choice("triton", "batch_invariant asks for tiles that depend on the model's sizes alone")
+    from kernels import hopper_prefill
 
-
-def _hopper_objection(query: torch.Tensor, key_cache: torch.Tensor) -> str | None:
-    """Why the Hopper tier cannot run these arguments; None when it can."""
-    return "the Hopper tier has no kernel for this yet"
+    objection = hopper_prefill.supports(
+        query, key_cache, value_cache, scale, k_scale=k_scale, v_scale=v_scale
+    )
+    if objection:
+        return Choice("triton", f"of the Hopper kernel: {objection}")
+    return Choice("hopper", "the GPU is of the Hopper generation, and dtypes and shapes fit its kernel")
 
 
 def explain(
@@ -100,11 +98,8 @@ def explain(
     return choose_tier(
         query,
         key_cache,
-        causal=causal,
-        sliding_window=sliding_window,
-        softcap=softcap,
-        alibi_slopes=alibi_slopes,
-        sinks=sinks,
+        value_cache,
+        scale,
         k_scale=k_scale,
         v_scale=v_scale,
         batch_invariant=batch_invariant,
