@@ -15,6 +15,7 @@ FEATURES = "tests/kernels/test_features.py"
 KV_CACHE = "tests/kernels/test_kv_cache.py"
 LATENT = "tests/kernels/test_latent.py"
 MERGE = "tests/kernels/test_merge.py"
+SOFTMAX_TESTS = "tests/kernels/test_softmax.py"
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,11 @@ def _of(file: str, function: str, *tests: str) -> Callable[..., Mutant]:
 
 # The online softmax, in its two forms
 
-_update = _of("softmax.py", "update_softmax", DECODE_LADDER, DECODE)
-_scaled = _of("softmax.py", "update_scaled_softmax", ATTENTION, FEATURES)
-_start = _of("softmax.py", "start_softmax", ATTENTION, FEATURES)
-_sinks = _of("softmax.py", "start_softmax_at_sinks", FEATURES)
-_finish = _of("softmax.py", "finish_softmax", ATTENTION)
+_update = _of("softmax.py", "update_softmax", SOFTMAX_TESTS, DECODE_LADDER)
+_scaled = _of("softmax.py", "update_scaled_softmax", SOFTMAX_TESTS, ATTENTION)
+_start = _of("softmax.py", "start_softmax", SOFTMAX_TESTS, ATTENTION)
+_sinks = _of("softmax.py", "start_softmax_at_sinks", SOFTMAX_TESTS, FEATURES)
+_finish = _of("softmax.py", "finish_softmax", SOFTMAX_TESTS, ATTENTION)
 SOFTMAX = (
     _update("acc not rescaled", "acc * rescale[:, None]", "acc", "acc-not-rescaled"),
     _update("sum not rescaled", "row_sum * rescale", "row_sum", "l-not-rescaled"),
