@@ -1,7 +1,7 @@
 """The notebook that is graded: the instructor's cells in the instructor's order, with the learner's text where it belongs.
 
-Of what was handed in, only texts are used. Metadata, tags, cell types, outputs and execution counts are not looked at,
-except that a cell's id or grade id says which cell it is.
+Of what was handed in, only texts are used. Metadata, tags, cell types, outputs and execution counts have no say, except that a
+cell's id or grade id says which cell it is. What was changed where nobody has a reason to is noted for a person.
 """
 
 from __future__ import annotations
@@ -65,13 +65,15 @@ def rebuild(lesson: NotebookNode, submitted: bytes) -> Rebuilt:
     notes: list[str] = []
     tampered = []
     behind: str | None = None
-    for names, source, is_code in _submitted_cells(submitted):
+    for names, source, is_code, metadata in _submitted_cells(submitted):
         name = next((name for name in names if name in known), None)
         if name is not None:
             if name in texts and known[name].cell_type == "code" and not is_locked(known[name]):
                 notes.append(f"cell {name} is there more than once; the last one counts")
             if is_locked(known[name]) and _words(source) not in _given_out(known[name]):
                 tampered.append(f"cell {name} was changed; the instructor's text counts")
+            if _is_another_kind(metadata, known[name]):
+                tampered.append(f"cell {name} said that it is another kind of cell; it is what it was")
             texts[name] = source
             behind = name
         elif is_code and source.strip():
@@ -155,8 +157,18 @@ def trusted_imports(lesson: NotebookNode) -> dict[str, str]:
     return found
 
 
-def _submitted_cells(data: bytes) -> list[tuple[list[str], str, bool]]:
-    """(what it may be called, source, whether it says to be code) of each cell."""
+def _is_another_kind(metadata: dict[str, Any], cell: NotebookNode) -> bool:
+    """Whether metadata of a submitted cell would make it no test, or a test that is skipped, elsewhere."""
+    said, meant = metadata.get("nbgrader"), cell.metadata.get("nbgrader", {})
+    changed = isinstance(said, dict) and any(
+        key in said and said[key] != meant.get(key) for key in ("grade", "solution", "locked")
+    )
+    tags = metadata.get("tags")
+    return changed or (isinstance(tags, list) and "skip-execution" in tags)
+
+
+def _submitted_cells(data: bytes) -> list[tuple[list[str], str, bool, dict[str, Any]]]:
+    """(what it may be called, source, whether it says to be code, metadata) of each cell."""
     if len(data) > MAX_BYTES:
         raise Unreadable(f"the notebook has {len(data)} bytes; at most {MAX_BYTES} are read")
     try:
@@ -176,7 +188,9 @@ def _submitted_cells(data: bytes) -> list[tuple[list[str], str, bool]]:
         if isinstance(source, list) and all(isinstance(line, str) for line in source):
             source = "".join(source)
         if isinstance(source, str):
-            found.append((_names(cell), source, cell.get("cell_type") == "code"))
+            metadata = cell.get("metadata")
+            known = metadata if isinstance(metadata, dict) else {}
+            found.append((_names(cell), source, cell.get("cell_type") == "code", known))
     return found
 
 

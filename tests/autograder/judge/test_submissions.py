@@ -29,6 +29,8 @@ STATUSES = {
 }
 FLAGS = {
     "deleted-test": "tampered-notebook",
+    "no-test-any-more": "tampered-notebook",
+    "skipped-test": "tampered-notebook",
     "equal-to-everything": "suspicious-object",
     "lazy-tensor": "suspicious-object",
     "pickle-bomb": "suspicious-object",
