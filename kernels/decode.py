@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from kernels import contract, runtime
+from kernels import contract, hopper_decode, runtime
 from kernels.contract import AttentionResult, Scale
 from kernels.merge import launch_merge_splits
 from kernels.paging import find_slots, load_tile
@@ -212,12 +212,13 @@ def choose_config(row_bytes: int, head_size_padded: int, device: torch.device) -
 
     row_bytes: one key of one kv head.
     """
-    # Three tiles of 8 KB of keys and as many of values in flight make 48 KB a program, and four programs fit into
-    # a multiprocessor. Larger tiles leave room for fewer programs, smaller ones have too few bytes for each wait.
+    # Two tiles of 8 KB of keys and as many of values in flight make 32 KB a program, and five programs fit into a
+    # multiprocessor. Larger tiles leave room for fewer programs, smaller ones have too few bytes for each wait.
     tile_size = max(16, min(128, 8192 // row_bytes))
-    # Splits enough for every multiprocessor to be full and for the last ones not to run alone for long.
-    wanted_splits = 6 * runtime.num_multiprocessors(device)
-    return Config(tile_size, 4, 4, wanted_splits, 256)
+    # Fewer splits than programs fit at once: a program that starts when others have ended, and reads when they
+    # are done, costs more than the few long ones that the rest waits for.
+    wanted_splits = 3 * runtime.num_multiprocessors(device)
+    return Config(tile_size, 4, 3, wanted_splits, 256)
 
 
 FIXED_SPLIT_SIZE = 1024  # positions, in the batch-invariant mode
@@ -244,6 +245,7 @@ def paged_decode(
     k_scale: Scale = None,
     v_scale: Scale = None,
     batch_invariant: bool = False,
+    tier: str | None = None,
     out: torch.Tensor | None = None,
     return_lse: bool = False,
 ) -> AttentionResult:
@@ -266,6 +268,7 @@ def paged_decode(
         device with one element or one for each kv head. Positive.
     batch_invariant: cut every sequence at fixed places, so that a request's output has the same bits in any
         batch. Without it, where sequences are cut depends on the batch, and sums are rounded differently.
+    tier: "triton" for this file's kernel, "hopper" for hopper_decode.py's; None chooses.
     out: where to write the output, like query; made when None.
 
     Returns the output [num_reqs, num_heads, head_size] and, with `return_lse`, the natural logarithm of the
@@ -298,6 +301,28 @@ def paged_decode(
     if num_reqs == 0:
         return (out, lse) if return_lse else out
 
+    objection = hopper_decode.objection(
+        query, key_cache, value_cache, k_scale=k_scale, v_scale=v_scale, batch_invariant=batch_invariant
+    )
+    if tier == "hopper" and objection is not None:
+        raise ValueError(f"tier: hopper cannot serve these arguments: {objection}")
+    if tier == "hopper":
+        hopper_decode.launch_decode(
+            query,
+            key_cache,
+            value_cache,
+            block_table,
+            seq_lens,
+            scale,
+            out,
+            lse,
+            sliding_window=sliding_window,
+            softcap=softcap,
+            alibi_slopes=alibi_slopes,
+            sinks=sinks,
+        )
+        return (out, lse) if return_lse else out
+
     num_queries_per_kv = num_heads // num_kv_heads
     head_size_padded = max(16, triton.next_power_of_2(head_size))
     max_seq_len = block_table.shape[1] * block_size
@@ -316,7 +341,7 @@ def paged_decode(
     else:
         max_splits = triton.cdiv(most_seen, config.min_split_size)
         num_programs = num_reqs * num_kv_heads + (config.wanted_splits if max_splits > 1 else 0)
-    lanes = min(1024, triton.next_power_of_2(num_reqs))
+    lanes = max(128, min(1024, triton.next_power_of_2(num_reqs)))  # a warp group wide at least
     early_launch = has_early_launch(query.device)
     options = {"launch_pdl": True} if early_launch else {}
 

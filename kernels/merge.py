@@ -130,39 +130,150 @@ def _merge_splits_kernel(
     num_splits = tl.load(plan_ptr + request * 2 + 1)
     if num_splits == 1:
         return  # decode.py wrote the output
-    dim = tl.arange(0, HEAD_SIZE_PADDED)
-    in_head = dim < HEAD_SIZE
     for i in range(NUM_HEADS):
         head = tl.program_id(1) * NUM_HEADS + i
         kv_head = head // NUM_QUERIES_PER_KV
-        row_max = tl.full([], LOWEST, dtype=tl.float32)
-        row_sum = tl.full([], 0.0, dtype=tl.float32)
-        acc = tl.zeros([HEAD_SIZE_PADDED], dtype=tl.float32)
+        row_max, row_sum, acc = _start_merge(HEAD_SIZE_PADDED)
         for start in range(0, num_splits, NUM_SPLITS):
             split = start + tl.arange(0, NUM_SPLITS)
-            exists = split < num_splits
             at = (
                 first_program + split * NUM_KV_HEADS + kv_head
             ) * NUM_QUERIES_PER_KV + head % NUM_QUERIES_PER_KV
-            score = tl.load(split_lse_ptr + at, mask=exists, other=float("-inf")) / LN_2
-            output = tl.load(
-                split_out_ptr + at[:, None] * HEAD_SIZE + dim[None, :],
-                mask=exists[:, None] & in_head[None, :],
-                other=0.0,
+            row_max, row_sum, acc = _merge_parts(
+                row_max,
+                row_sum,
+                acc,
+                split_out_ptr,
+                split_lse_ptr,
+                at,
+                split < num_splits,
+                HEAD_SIZE,
+                HEAD_SIZE_PADDED,
             )
-            new_max = tl.maximum(row_max, tl.max(score, axis=0))
-            rescale = tl.exp2(row_max - new_max)
-            weight = tl.exp2(score - new_max)
-            row_sum = row_sum * rescale + tl.sum(weight, axis=0)
-            acc = acc * rescale + tl.sum(weight[:, None] * output, axis=0)
-            row_max = new_max
-        empty = row_sum == 0.0
-        divisor = tl.where(empty, 1.0, row_sum)
         out_at = request * stride_out_token + head * stride_out_head
-        tl.store(out_ptr + out_at + dim, (acc / divisor).to(out_ptr.dtype.element_ty), mask=in_head)
         lse_at = request * (NUM_KV_HEADS * NUM_QUERIES_PER_KV) + head
-        merged_lse = tl.where(empty, float("-inf"), (row_max + tl.log2(divisor)) * LN_2)
-        tl.store(lse_ptr + lse_at, merged_lse)
+        _store_merged(row_max, row_sum, acc, out_ptr + out_at, lse_ptr + lse_at, HEAD_SIZE, HEAD_SIZE_PADDED)
+
+
+@triton.jit
+def _merge_shares_kernel(
+    part_out_ptr,  # [programs, 2, NUM_QUERIES_PER_KV, HEAD_SIZE] float32, contiguous
+    part_lse_ptr,  # [programs, 2, NUM_QUERIES_PER_KV]
+    plan_ptr,  # [programs, 4]: request, kv head, and how many programs from this one on have a part of it
+    out_ptr,  # [num_reqs, num_heads, head_size]
+    lse_ptr,  # [num_reqs, num_heads], contiguous
+    stride_out_token,
+    stride_out_head,
+    num_heads,
+    NUM_QUERIES_PER_KV: tl.constexpr,
+    HEAD_SIZE: tl.constexpr,
+    HEAD_SIZE_PADDED: tl.constexpr,
+    NUM_PARTS: tl.constexpr,  # loaded at once
+    EARLY_LAUNCH: tl.constexpr,
+):
+    """One program: what one program of hopper_decode_kernel.py began and others ended, for one query head."""
+    if EARLY_LAUNCH:
+        gdc_wait()
+        gdc_launch_dependents()
+    program = tl.program_id(0)
+    row = tl.program_id(1)
+    num_parts = tl.load(plan_ptr + program * 4 + 2)
+    if num_parts == 0:
+        return
+    request = tl.load(plan_ptr + program * 4).to(tl.int64)
+    head = tl.load(plan_ptr + program * 4 + 1) * NUM_QUERIES_PER_KV + row
+    row_max, row_sum, acc = _start_merge(HEAD_SIZE_PADDED)
+    for start in range(0, num_parts, NUM_PARTS):
+        part = start + tl.arange(0, NUM_PARTS)
+        # Slot 1 is for what a program began, slot 0 for what it went on with.
+        slot = (program + part) * 2 + (part == 0).to(tl.int32)
+        at = slot.to(tl.int64) * NUM_QUERIES_PER_KV + row
+        row_max, row_sum, acc = _merge_parts(
+            row_max,
+            row_sum,
+            acc,
+            part_out_ptr,
+            part_lse_ptr,
+            at,
+            part < num_parts,
+            HEAD_SIZE,
+            HEAD_SIZE_PADDED,
+        )
+    out_at = request * stride_out_token + head * stride_out_head
+    lse_at = request * num_heads + head
+    _store_merged(row_max, row_sum, acc, out_ptr + out_at, lse_ptr + lse_at, HEAD_SIZE, HEAD_SIZE_PADDED)
+
+
+@triton.jit
+def _start_merge(HEAD_SIZE_PADDED: tl.constexpr):
+    """The state of one row that has seen no parts: as in softmax.py, with a part in the place of a key."""
+    row_max = tl.full([], LOWEST, dtype=tl.float32)
+    row_sum = tl.full([], 0.0, dtype=tl.float32)
+    acc = tl.zeros([HEAD_SIZE_PADDED], dtype=tl.float32)
+    return row_max, row_sum, acc
+
+
+@triton.jit
+def _merge_parts(
+    row_max,
+    row_sum,
+    acc,
+    outs_ptr,
+    lses_ptr,
+    at,
+    mask,
+    HEAD_SIZE: tl.constexpr,
+    HEAD_SIZE_PADDED: tl.constexpr,
+):
+    """The state after the parts at rows `at` of contiguous outputs and lses, those of `mask`, loaded together."""
+    dim = tl.arange(0, HEAD_SIZE_PADDED)
+    score = tl.load(lses_ptr + at, mask=mask, other=float("-inf")) / LN_2
+    output = tl.load(
+        outs_ptr + at[:, None] * HEAD_SIZE + dim[None, :],
+        mask=mask[:, None] & (dim < HEAD_SIZE)[None, :],
+        other=0.0,
+    )
+    new_max = tl.maximum(row_max, tl.max(score, axis=0))
+    rescale = tl.exp2(row_max - new_max)
+    weight = tl.exp2(score - new_max)
+    row_sum = row_sum * rescale + tl.sum(weight, axis=0)
+    acc = acc * rescale + tl.sum(weight[:, None] * output, axis=0)
+    return new_max, row_sum, acc
+
+
+@triton.jit
+def _store_merged(
+    row_max, row_sum, acc, out_ptr, lse_ptr, HEAD_SIZE: tl.constexpr, HEAD_SIZE_PADDED: tl.constexpr
+):
+    dim = tl.arange(0, HEAD_SIZE_PADDED)
+    empty = row_sum == 0.0
+    divisor = tl.where(empty, 1.0, row_sum)
+    tl.store(out_ptr + dim, (acc / divisor).to(out_ptr.dtype.element_ty), mask=dim < HEAD_SIZE)
+    tl.store(lse_ptr, tl.where(empty, float("-inf"), (row_max + tl.log2(divisor)) * LN_2))
+
+
+def launch_merge_shares(
+    part_outs: torch.Tensor, part_lses: torch.Tensor, plan: torch.Tensor, out: torch.Tensor, lse: torch.Tensor
+) -> None:
+    """Put together what the shares of hopper_decode_kernel.py have cut."""
+    num_programs, _, num_queries_per_kv, head_size = part_outs.shape
+    with torch.cuda.device_of(out):
+        _merge_shares_kernel[(num_programs, num_queries_per_kv)](
+            part_outs,
+            part_lses,
+            plan,
+            out,
+            lse,
+            *out.stride()[:2],
+            out.shape[1],
+            NUM_QUERIES_PER_KV=num_queries_per_kv,
+            HEAD_SIZE=head_size,
+            HEAD_SIZE_PADDED=triton.next_power_of_2(head_size),
+            NUM_PARTS=64,
+            EARLY_LAUNCH=True,
+            num_warps=4,
+            launch_pdl=True,
+        )
 
 
 def launch_merge_splits(
@@ -191,7 +302,7 @@ def launch_merge_splits(
             NUM_QUERIES_PER_KV=num_heads // num_kv_heads,
             HEAD_SIZE=head_size,
             HEAD_SIZE_PADDED=triton.next_power_of_2(head_size),
-            NUM_SPLITS=32,
+            NUM_SPLITS=64,
             NUM_HEADS=heads_at_once,
             EARLY_LAUNCH=early_launch,
             num_warps=4,

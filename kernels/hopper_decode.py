@@ -1,0 +1,174 @@
+"""Paged decode on Hopper GPUs: the launcher of the Gluon program in hopper_decode_kernel.py.
+
+Decode reads much and computes little, and a plain Triton program (decode.py) comes close to the memory's speed.
+What is left are the moments in which a program does not read: when it starts, and between one request and the next.
+Here programs live as long as the kernel, and a warp of its own fetches ahead of the arithmetic. There is no
+interpreter for Gluon: decode.py stays the twin for every other machine, and `objection` says when this one applies.
+"""
+
+import functools
+
+import torch
+import triton
+
+from kernels import runtime
+from kernels.contract import Scale
+from kernels.merge import launch_merge_shares
+from kernels.softmax import LOG2_E
+
+__all__ = ["launch_decode", "objection"]
+
+_HEAD_SIZES = (64, 128, 256)
+_MAX_REQS = 4096  # whose lengths a program adds up in its registers
+
+
+def objection(
+    query: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    *,
+    k_scale: Scale = None,
+    v_scale: Scale = None,
+    batch_invariant: bool = False,
+) -> str | None:
+    """Why the Hopper program cannot serve these arguments; None when it can. From shapes, dtypes and strides alone."""
+    if runtime.INTERPRET or query.device.type != "cuda":
+        return "Gluon has no interpreter"
+    if _capability(query.device) != 9:
+        return "it uses instructions that only Hopper GPUs have (compute capability 9.0)"
+    if not _has_gluon():
+        return "this Triton has no Gluon that it understands"
+    num_reqs, num_heads, head_size = query.shape
+    num_blocks, block_size, num_kv_heads, _ = key_cache.shape
+    if batch_invariant:
+        return "it cuts sequences where the batch's lengths say"
+    if query.dtype not in (torch.float16, torch.bfloat16) or key_cache.dtype != query.dtype:
+        return f"it takes queries and caches of one 16-bit type, got {query.dtype} and {key_cache.dtype}"
+    if k_scale is not None or v_scale is not None:
+        return "it has no scales for the cache"
+    if head_size not in _HEAD_SIZES:
+        return f"it takes head sizes {', '.join(map(str, _HEAD_SIZES))}, got {head_size}"
+    if block_size < 8 or block_size & (block_size - 1):
+        return f"it takes blocks of a power of two from 8 on, got {block_size}"
+    if num_heads > 64 * num_kv_heads:
+        return "a tile has 64 rows, fewer than the query heads of a kv head"
+    if num_reqs > _MAX_REQS or num_blocks == 0:
+        return f"it takes up to {_MAX_REQS} requests, and a cache with blocks"
+    for name, cache in (("key_cache", key_cache), ("value_cache", value_cache)):
+        stride_block, stride_slot, stride_head, _ = cache.stride()
+        if cache.data_ptr() % 16 or stride_slot % 8 or stride_head % 8:
+            return f"{name}: the copy engine wants 16-byte addresses"
+        rows_of_head, columns_of_head = divmod(stride_head, stride_slot)
+        if stride_slot < head_size or stride_block % stride_slot or (rows_of_head and columns_of_head):
+            return f"{name}: its strides {cache.stride()} are no rows of equal distance"
+    return None
+
+
+def launch_decode(
+    query: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    seq_lens: torch.Tensor,
+    scale: float,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    *,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    alibi_slopes: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
+) -> None:
+    """`paged_decode` of checked arguments to which there is no `objection`, into `out` and `lse`."""
+    from kernels.hopper_decode_kernel import paged_decode_hopper_kernel
+
+    num_reqs, num_heads, head_size = query.shape
+    _, block_size, num_kv_heads, _ = key_cache.shape
+    num_queries_per_kv = num_heads // num_kv_heads
+    # A stage of the ring is 16 KB. Five of them and the queries leave room for a second program on the
+    # multiprocessor: while one computes, the other's keys arrive. Outputs of 256 columns need too many registers.
+    tile_size = 8192 // head_size
+    programs_together, num_stages, max_registers = (2, 5, 128) if head_size <= 128 else (1, 10, None)
+    num_programs = programs_together * runtime.num_multiprocessors(query.device)
+    box = min(block_size, tile_size)
+    key_desc, *key_rows = _describe_rows(key_cache, box)
+    value_desc, *value_rows = _describe_rows(value_cache, box)
+    part_outs = query.new_empty(num_programs, 2, num_queries_per_kv, head_size, dtype=torch.float32)
+    part_lses = query.new_empty(num_programs, 2, num_queries_per_kv, dtype=torch.float32)
+    plan = query.new_empty(num_programs, 4, dtype=torch.int32)
+    factor = scale * LOG2_E if softcap is None else scale * LOG2_E * 2.0 / softcap
+    with torch.cuda.device_of(query):
+        paged_decode_hopper_kernel[(num_programs,)](
+            key_desc,
+            value_desc,
+            query,
+            block_table,
+            seq_lens,
+            alibi_slopes,
+            sinks,
+            out,
+            lse,
+            part_outs,
+            part_lses,
+            plan,
+            num_reqs,
+            2**31 - 1 if sliding_window is None else sliding_window,
+            factor,
+            0.0 if softcap is None else softcap * LOG2_E,
+            *key_rows,
+            *value_rows,
+            *query.stride()[:2],
+            block_table.stride(0),
+            *out.stride()[:2],
+            NUM_KV_HEADS=num_kv_heads,
+            NUM_QUERIES_PER_KV=num_queries_per_kv,
+            HEAD_SIZE=head_size,
+            BLOCK_SIZE=block_size,
+            TILE_SIZE=tile_size,
+            BOX=box,
+            STAGES=num_stages,
+            LANES=max(128, triton.next_power_of_2(num_reqs)),
+            HAS_SOFTCAP=softcap is not None,
+            HAS_ALIBI=alibi_slopes is not None,
+            HAS_SINKS=sinks is not None,
+            num_warps=4,
+            maxnreg=max_registers,
+            launch_pdl=True,
+        )
+    launch_merge_shares(part_outs, part_lses, plan, out, lse)
+
+
+def _describe_rows(cache: torch.Tensor, box: int) -> tuple[object, int, int, int, int]:
+    """The cache as a matrix for the copy engine, whose rows are as far apart as slots are.
+
+    Returns (descriptor, rows from a block to the next, rows and columns from a kv head to the next, rows). In the
+    usual layout a row holds all heads of a slot, and heads are columns apart; heads may be rows apart as well.
+    """
+    from triton.experimental.gluon import language as gl
+    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+    num_blocks, block_size, num_kv_heads, head_size = cache.shape
+    stride_block, stride_slot, stride_head, _ = cache.stride()
+    rows_of_block = stride_block // stride_slot
+    rows_of_head, columns_of_head = divmod(stride_head, stride_slot)
+    num_rows = (num_blocks - 1) * rows_of_block + (num_kv_heads - 1) * rows_of_head + block_size
+    num_columns = (num_kv_heads - 1) * columns_of_head + head_size
+    matrix = cache.as_strided((num_rows, num_columns), (stride_slot, 1))
+    dtype = gl.bfloat16 if cache.dtype == torch.bfloat16 else gl.float16
+    layout = gl.NVMMASharedLayout.get_default_for([box, head_size], dtype)
+    desc = TensorDescriptor(matrix, list(matrix.shape), list(matrix.stride()), [box, head_size], layout)
+    return desc, rows_of_block, rows_of_head, columns_of_head, num_rows
+
+
+@functools.cache
+def _capability(device: torch.device) -> int:
+    return torch.cuda.get_device_capability(device)[0]
+
+
+@functools.cache
+def _has_gluon() -> bool:
+    try:
+        from kernels import hopper_decode_kernel  # noqa: F401
+    except (ImportError, AttributeError):
+        return False
+    return True
