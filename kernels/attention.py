@@ -26,9 +26,9 @@ def paged_attention(
     sinks: torch.Tensor | None = None,
     k_scale: Scale = None,
     v_scale: Scale = None,
+    batch_invariant: bool = False,
     out: torch.Tensor | None = None,
     return_lse: bool = False,
-    batch_invariant: bool = False,
 ) -> AttentionResult:
     """Attention of a ragged batch over a paged cache that already holds this step's tokens.
 
@@ -52,9 +52,9 @@ def paged_attention(
     sinks: [num_heads] float32, one more logit for each head in the softmax's denominator, with no value. lse counts it.
     k_scale, v_scale: what the cache's numbers are to be multiplied with: a number, or a float32 tensor on the device
         with one element or one for each kv head. Positive.
-    out: where to write the output, like query; made when None.
     batch_invariant: the same request gives the same bits in any batch, for which tiles are chosen from the model's
         sizes alone. Slower where a batch has few tokens.
+    out: where to write the output, like query; made when None.
 
     Returns the output [num_tokens, num_heads, head_size] and, with `return_lse`, the natural logarithm of the
     sum of exponentials [num_tokens, num_heads] in float32. A token that sees nothing gets zeros and -inf (its sink, if

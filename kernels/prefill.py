@@ -292,9 +292,9 @@ def paged_prefill(
     sinks: torch.Tensor | None = None,
     k_scale: Scale = None,
     v_scale: Scale = None,
+    batch_invariant: bool = False,
     out: torch.Tensor | None = None,
     return_lse: bool = False,
-    batch_invariant: bool = False,
 ) -> AttentionResult:
     """Attention of a ragged batch over a paged cache, by the plain Triton kernel: the Triton tier of
     `kernels.paged_attention`, with the same arguments, results and errors.

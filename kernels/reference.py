@@ -91,9 +91,9 @@ def paged_attention(
     sinks: torch.Tensor | None = None,
     k_scale: Scale = None,
     v_scale: Scale = None,
+    batch_invariant: bool = False,
     out: torch.Tensor | None = None,
     return_lse: bool = False,
-    batch_invariant: bool = False,
 ) -> AttentionResult:
     """Attention of a ragged batch over a paged cache: look the blocks up, put them in order, attend densely.
 
@@ -159,6 +159,7 @@ def paged_decode(
     sinks: torch.Tensor | None = None,
     k_scale: Scale = None,
     v_scale: Scale = None,
+    batch_invariant: bool = False,
     out: torch.Tensor | None = None,
     return_lse: bool = False,
 ) -> AttentionResult:

@@ -67,9 +67,9 @@ def explain(
     sinks: torch.Tensor | None = None,
     k_scale: Scale = None,
     v_scale: Scale = None,
+    batch_invariant: bool = False,
     out: torch.Tensor | None = None,
     return_lse: bool = False,
-    batch_invariant: bool = False,
 ) -> Choice:
     """What `paged_attention` would do with these arguments, and why. Nothing is computed.
 

@@ -21,7 +21,9 @@ def run_python(code, **environment):
     return done.stdout.strip() + done.stderr.strip()
 
 
-@pytest.mark.parametrize("module", ["kernels", "kernels.reference", "kernels.block_pool", "kernels.contract"])
+@pytest.mark.parametrize(
+    "module", ["kernels", "kernels.reference", "kernels.block_pool", "kernels.contract", "kernels.tiers"]
+)
 def test_import_loads_no_triton(module):
     assert run_python(f"import sys, {module}; print('triton' in sys.modules)") == "False"
 
@@ -48,17 +50,35 @@ def test_public_names():
 
 
 @pytest.mark.parametrize(
-    "name", ["paged_attention", "paged_decode", "reshape_and_cache", "merge_attn_states"]
+    "name",
+    [
+        "cascade_attention",
+        "latent_decode",
+        "merge_attn_states",
+        "paged_attention",
+        "paged_decode",
+        "paged_prefill",
+        "reshape_and_cache",
+    ],
 )
 def test_reference_and_kernel_have_one_signature(name):
+    """But for `tier`: a reference has none to choose from."""
     ours = inspect.signature(getattr(kernels, name)).parameters
     theirs = inspect.signature(getattr(reference, name)).parameters
-    assert [(p.name, p.kind, p.default) for p in ours.values()] == [
+    assert [(p.name, p.kind, p.default) for p in ours.values() if p.name != "tier"] == [
         (p.name, p.kind, p.default) for p in theirs.values()
     ]
 
 
-@pytest.mark.parametrize("module", ["decode", "kv_cache", "merge", "prefill"])
+def test_explain_takes_what_paged_attention_takes():
+    assert list(inspect.signature(kernels.explain).parameters.values()) == list(
+        inspect.signature(kernels.paged_attention).parameters.values()
+    )
+
+
+@pytest.mark.parametrize(
+    "module", ["attention", "cascade", "decode", "kv_cache", "latent", "merge", "prefill", "tiers"]
+)
 def test_kernels_do_not_load_references(module):
     code = f"import sys, kernels.{module}; print('kernels.reference' in sys.modules)"
     assert run_python(code) == "False"
