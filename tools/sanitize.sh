@@ -3,7 +3,7 @@
 #
 #   sh tools/sanitize.sh                         memcheck, the GPU suite's small cases
 #   sh tools/sanitize.sh racecheck               races in shared memory, fewer cases (it is slower)
-#   sh tools/sanitize.sh memcheck -k cascade     what follows the tool's name goes to pytest
+#   sh tools/sanitize.sh memcheck tests/kernels/test_cascade.py -k "features and bf16"     pytest's own words
 #
 # torch hands out pieces of large blocks, where a read past a tensor's end still hits memory that is its own. So its cache
 # is turned off: every tensor is an allocation, and a byte outside is an error. ptxas, which Triton starts, is not checked.
@@ -30,14 +30,13 @@ if "$python" -c 'import kernels, sys; sys.exit(not kernels.INTERPRET)'; then
     exit 2
 fi
 
-# One dtype is enough to see where a kernel reads and writes; caches of gigabytes and tests without a launch are left out.
-launches='not contract and not runtime and not reference and not block_pool'
+# One dtype shows where a kernel reads and writes. Large cases and tests without a launch are left out.
 case $tool in
-memcheck) cases="$launches and not fp16 and not fp32 and not beyond" ;;
+memcheck) cases='not (fp16 or fp32 or large or real or beyond or several or contract or runtime or reference or pool or mutant)' ;;
 *) cases='right and bf16 and (ragged or chunk or GQA or 80)' ;;
 esac
-[ $# -gt 0 ] || set -- -k "$cases"
+[ $# -gt 0 ] || set -- tests/kernels -k "$cases"
 
 echo "$sanitizer --tool $tool, pytest $*"
 PYTORCH_NO_CUDA_MEMORY_CACHING=1 exec "$sanitizer" --tool "$tool" --target-processes application-only --error-exitcode 86 \
-    "$python" -m pytest tests/kernels -q -p no:cacheprovider "$@" -m "not slow"
+    "$python" -m pytest -q -p no:cacheprovider -m "not slow" "$@"
