@@ -1,1 +1,1 @@
-"""Grading a class with nbgrader: what is taken in, one kernel a learner, a table with reasons; and a class to try it on."""
+"""Grading a class: what is accepted, verdicts in a journal, nbgrader's gradebook, a table with reasons, a report; and a class to try it on."""

@@ -113,10 +113,8 @@ def _grade(course: Path, lesson: str, options: Options) -> list[Row]:
     setting = Setting(course, lesson, grading, options.unsafe, options.time_limit)
     _judge_all(setting, results, options)
 
-    scores: bridge.Scores = {}
-    if options.into_gradebook:
-        scores = _take_in_all(setting, api, folders, results, options)
-    rows = rows_of(setting, results, exercises, scores, options.into_gradebook)
+    scores = _take_in_all(setting, api, folders, results, options) if options.into_gradebook else None
+    rows = rows_of(setting, results, exercises, scores)
     rows = with_changes(course, lesson, rows)
 
     print(f"{lesson}\n{as_text(rows, shutil.get_terminal_size((160, 24)).columns)}\n")

@@ -20,17 +20,16 @@ def rows_of(
     setting: Setting,
     results: list[Result],
     exercises: dict[str, float],
-    scores: Scores,
-    into_gradebook: bool,
+    scores: Scores | None,
 ) -> list[Row]:
+    """A row for each learner and exercise. exercises: grade id -> points. scores: the gradebook's, None without one."""
     rows = []
     for result in results:
         learner = result.submission.learner
-        held = scores.get(learner, {})
-        notes = "; ".join(_notes(setting, result, into_gradebook))
+        held = None if scores is None else scores.get(learner, {})
+        notes = "; ".join(_notes(setting, result, scores is not None))
         for name, most in exercises.items():
-            auto, manual = held.get(name, (None, None))
-            points, why = _points(result, name, auto, manual, into_gradebook)
+            points, why = _points(result, name, held)
             rows.append(
                 Row(
                     setting.lesson,
@@ -48,19 +47,22 @@ def rows_of(
 
 
 def _points(
-    result: Result, name: str, auto: float | None, manual: float | None, into_gradebook: bool
+    result: Result, name: str, held: dict[str, tuple[float | None, float | None]] | None
 ) -> tuple[float | None, Reason]:
-    """An exercise's points, a person's before the judge's, and why."""
+    """An exercise's points, a person's before the judge's, and why. held: what the gradebook has of the learner."""
+    auto, manual = (held or {}).get(name, (None, None))
     if result.refused or result.entry is None:
         status = REFUSED if result.refused else INFRASTRUCTURE
         text = f"not graded: {result.refused or f'{result.failure}; {AGAIN}'}"
-        return manual, Reason(BY_HAND, f"graded by hand; {text}") if manual is not None else Reason(
-            status, text
-        )
+        if manual is not None:
+            return manual, Reason(BY_HAND, f"graded by hand; {text}")
+        return None, Reason(status, text)
     check = result.entry.judgement.checks.get(name)
+    if held is not None and (name not in held or (check is not None and auto != check.points)):
+        return manual, Reason(INFRASTRUCTURE, f"not graded: {result.failure}; {AGAIN}")
     if check is None:
-        why = by_hand(auto, manual) if into_gradebook else Reason(BY_HAND, "needs manual grading")
-        return (auto if manual is None else manual), why
+        waits = Reason(BY_HAND, "needs manual grading")
+        return (auto if manual is None else manual), waits if held is None else by_hand(auto, manual)
     why = reason_for(result.entry, name, result.sources)
     if manual is not None:
         judged = "nothing" if check.points is None else f"{check.points:g}"

@@ -235,3 +235,24 @@ def test_no_verdict_for_the_machines_sake_is_no_zero_and_is_made_up_for(
     assert not Path("autograded/ada").joinpath(LESSON).exists()
     rows = {row.exercise: row for row in grade_lesson(LESSON)}
     assert [rows[name].points for name in ("double", "triple")] == [2, 3]
+
+
+@needs_sandbox
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_verdict_that_the_gradebook_did_not_take_is_not_shown_as_graded(
+    tiny_course: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_course.submit("ada")
+    answer = '{"ok": false, "step": "autograde", "log": "DiskError: full"}'
+    script = f"import sys\nfor line in sys.stdin: print({answer!r}, flush=True)"
+    with monkeypatch.context() as broken:
+        broken.setattr("autograder.grading.gradebook.command", lambda *words: [sys.executable, "-c", script])
+        rows = {row.exercise: row for row in grade_lesson(LESSON)}
+    assert {row.points for row in rows.values()} == {None}
+    assert {row.status for row in rows.values()} == {"infrastructure"}
+    assert "nbgrader's autograde failed: DiskError: full" in rows["double"].reason
+    judged = _journal(tiny_course.root)
+    rows = {row.exercise: row for row in grade_lesson(LESSON)}
+    assert [rows[name].points for name in ("double", "triple")] == [2, 3]
+    assert _journal(tiny_course.root) == judged
