@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bench import roofline, targets
-from bench.result_file import RESULTS
+from bench.result_file import FORMAT, RESULTS
 
 UNITS = {"decode": "us", "latent": "us", "mixed": "us", "prefill": "TFLOP/s"}
 TITLES = {
@@ -26,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not path.exists():
         parser.error(f"name: there is no {path}")
     result = json.loads(path.read_text())
+    if result.get("format") != FORMAT:
+        parser.error(f"name: {path} is of another format; measure again with python -m bench --name {name}")
     path.with_suffix(".md").write_text(as_markdown(result, name))
     path.with_suffix(".svg").write_bytes(roofline.as_svg(result))
     print(f"Written: {path.with_suffix('.md')} and {path.with_suffix('.svg')}.")
