@@ -211,7 +211,8 @@ def render(result: dict[str, Any]) -> str:
         f"nbgrader {result['nbgrader']} with its own defaults, {result['device']}.",
         "Each submission is right except for what is said of it. The catalogue's numbers are those of",
         "`tests/autograder/judge/catalogue.md`. *Earned* is what an honest grader gives. After each one, in the same run, "
-        "stock nbgrader gets an honest submission; *lost too* says that this one got no points either.",
+        "stock nbgrader gets an honest submission; *lost too* says that this one got no points either. Stock nbgrader has no "
+        "limits of its own: for this machine's sake it ran inside bubblewrap, with at most 300 processes, 4 GiB for each.",
         "",
         f"The judge gives what was earned in {len(right)} of {len(result['rows'])} cases, "
         f"stock nbgrader in {len(result['rows']) - len(wrong)}.",
