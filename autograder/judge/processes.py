@@ -82,12 +82,10 @@ def tasks_of_user(uid: int) -> int:
     return count
 
 
-def wait_for_end(pid: int, seconds: float = 10.0) -> None:
-    """Kills a process and waits until it has ended."""
+def wait_for_end(family: list[int], seconds: float = 10.0) -> None:
+    """Waits until none of these processes lives any more."""
     deadline = time.monotonic() + seconds
-    while is_alive(pid) and time.monotonic() < deadline:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
+    while any(map(is_alive, family)) and time.monotonic() < deadline:
         time.sleep(0.002)
 
 

@@ -104,16 +104,16 @@ class WarmParent:
 
     def close(self) -> None:
         """Ends it with everything below it. May be called twice."""
+        family = processes.descendants(self.process.pid)
         self._control.close()
         if self.process.poll() is None:
-            inside = processes.children(self.process.pid)
             if self._depth == 0:  # no process-id namespace ends with it
                 processes.end_descendants(self.process.pid)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            # bwrap is gone before what it has started. A namespace's first process is not gone before all others in it.
-            for pid in inside:
-                processes.wait_for_end(pid)
+            for pid in (self.process.pid, *family[: self._depth]):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        # bwrap is gone before what it has started, and not every kernel ends a namespace's processes before its first one.
+        processes.wait_for_end(family)
         self.process.wait()
         self._errors.close()
         if self._group is not None:
