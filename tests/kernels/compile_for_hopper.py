@@ -15,7 +15,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 import kernels
-from kernels import decode, kv_cache, merge, prefill, runtime
+from kernels import decode, kv_cache, latent, merge, prefill, runtime
 
 HOPPER = GPUTarget("cuda", 90, 32)
 TYPES = {
@@ -24,6 +24,9 @@ TYPES = {
     torch.float32: "*fp32",
     torch.int32: "*i32",
     torch.int64: "*i64",
+    torch.uint8: "*u8",
+    torch.float8_e4m3fn: "*fp8e4nv",
+    torch.float8_e5m2: "*fp8e5",
 }
 
 
@@ -37,7 +40,7 @@ class CompileOnly:
     def __getitem__(self, grid):
         return self.compile
 
-    def compile(self, *args, num_warps=4, num_stages=3, launch_pdl=False, **constants):
+    def compile(self, *args, num_warps=4, num_stages=3, **constants):
         signature, constexprs, attributes = {}, {}, {}
         for index, (name, value) in enumerate(zip(self.kernel.arg_names, args, strict=False)):
             if value is None:
@@ -56,7 +59,7 @@ class CompileOnly:
         for name, value in constants.items():
             signature[name], constexprs[name] = "constexpr", value
         source = ASTSource(self.kernel, signature, constexprs, attributes)
-        options = {"num_warps": num_warps, "num_stages": num_stages, "launch_pdl": launch_pdl}
+        options = {"num_warps": num_warps, "num_stages": num_stages}
         compiled = triton.compile(source, target=HOPPER, options=options)
         report = {
             "kernel": self.kernel.fn.__name__,
@@ -70,6 +73,7 @@ class CompileOnly:
 def compiling(launch):
     homes = [
         (decode, "_paged_decode_kernel"),
+        (latent, "_latent_decode_kernel"),
         (kv_cache, "_reshape_and_cache_kernel"),
         (merge, "_merge_attn_states_kernel"),
         (merge, "_merge_splits_kernel"),
@@ -101,6 +105,27 @@ def compile_all(dtype, num_heads, num_kv_heads, head_size, block_size):
         kernels.paged_attention(query, cache, cache, table, lens, starts, 1.0)
 
 
+def compile_features(dtype):
+    """Every switch of the prefill kernel on, an fp8 cache, few tokens so that keys are split; latents."""
+    with compiling(f"{dtype} features"):
+        query = torch.zeros(512, 32, 128, dtype=dtype)
+        table = torch.zeros(2, 64, dtype=torch.int32)
+        starts = torch.tensor([0, 256, 512], dtype=torch.int32)
+        lens = torch.tensor([256, 256], dtype=torch.int32)
+        heads, kv_heads = torch.ones(32), torch.ones(8)
+        for cache_dtype in (dtype, torch.float8_e4m3fn, torch.float8_e5m2):
+            cache = torch.zeros(64, 16, 8, 128, dtype=cache_dtype)
+            options = {"k_scale": kv_heads, "v_scale": kv_heads[:1]}
+            kernels.reshape_and_cache(query[:, :8], query[:, :8], cache, cache, torch.arange(512), **options)
+            options |= {"sliding_window": 100, "softcap": 30.0, "alibi_slopes": heads, "sinks": heads}
+            kernels.paged_prefill(query, cache, cache, table, lens, starts, 1.0, **options)
+            kernels.paged_prefill(query[:16], cache, cache, table, lens, starts // 32, 1.0, causal=False)
+        for num_heads in (16, 128):
+            latents = torch.zeros(64, 64, 576, dtype=dtype)
+            query = torch.zeros(2, num_heads, 576, dtype=dtype)
+            kernels.latent_decode(query, latents, table, lens, 1.0, kv_lora_rank=512)
+
+
 def compile_ones():
     """Everything of size one: Triton turns an argument that is 1 into a constant, which is another program."""
     with compiling("all ones"):
@@ -112,6 +137,7 @@ def compile_ones():
         kernels.paged_decode(query, cache, cache, table, seq_lens, 1.0)
         kernels.reshape_and_cache(query, query, cache, cache, torch.zeros(1, dtype=torch.int64))
         kernels.paged_attention(query, cache, cache, table, seq_lens, starts, 1.0)
+        kernels.latent_decode(query, cache[:, :, 0], table, seq_lens, 1.0, kv_lora_rank=1)
         kernels.merge_attn_states(query[None], torch.zeros(1, 1, 1))
 
 
@@ -119,7 +145,7 @@ if __name__ == "__main__":
     # The launchers' own checks of the machine do not apply: nothing is run.
     runtime.check_launch = lambda name, tensor: None
     runtime.num_multiprocessors = lambda device: 132
-    decode.has_early_launch = lambda device: True
     for name, *sizes in json.loads(sys.argv[1]):
         compile_all(getattr(torch, name), *sizes)
+    compile_features(torch.bfloat16)
     compile_ones()
