@@ -10,17 +10,16 @@ and a second kernel puts the request's splits together (merge.py).
 Each key and value is read once, and nothing else is large: reading them bounds the speed. A load takes most of a
 microsecond, so an H200 reaches its bandwidth only with about 64 KB on their way in each multiprocessor: hence
 several programs on each, several tiles in flight in each (num_stages), and the block table read a tile ahead.
+The fourth rung, hopper_decode.py, has a warp of its own for that; paged_decode takes it where it can.
 """
 
 # mypy: allow-untyped-defs
 
-import functools
 from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from kernels import contract, hopper_decode, runtime
 from kernels.contract import AttentionResult, Scale
@@ -92,14 +91,9 @@ def _paged_decode_kernel(
     HAS_SINKS: tl.constexpr,
     HAS_K_SCALE: tl.constexpr,
     HAS_V_SCALE: tl.constexpr,
-    EARLY_LAUNCH: tl.constexpr,
 ):
     """One program: one request, one kv head, one split. Row i is the i-th query head of that kv head."""
     program = tl.program_id(0)
-    if EARLY_LAUNCH:
-        # This kernel may have started before the one in front of it ended: wait for what that one writes.
-        gdc_wait()
-        gdc_launch_dependents()
     request, number, num_splits, seq_len = find_split(
         program,
         seq_lens_ptr,
@@ -207,7 +201,7 @@ class Config(NamedTuple):
     min_split_size: int  # positions
 
 
-def choose_config(row_bytes: int, head_size_padded: int, device: torch.device) -> Config:
+def choose_config(row_bytes: int, device: torch.device) -> Config:
     """From shapes alone: reading seq_lens would wait for the GPU, and a CUDA graph fits every batch of its shapes.
 
     row_bytes: one key of one kv head.
@@ -222,12 +216,6 @@ def choose_config(row_bytes: int, head_size_padded: int, device: torch.device) -
 
 
 FIXED_SPLIT_SIZE = 1024  # positions, in the batch-invariant mode
-
-
-@functools.cache
-def has_early_launch(device: torch.device) -> bool:
-    """Whether a kernel can be launched before the one in front of it has ended (Hopper and later)."""
-    return not runtime.INTERPRET and torch.cuda.get_device_capability(device)[0] >= 9
 
 
 def paged_decode(
@@ -268,7 +256,8 @@ def paged_decode(
         device with one element or one for each kv head. Positive.
     batch_invariant: cut every sequence at fixed places, so that a request's output has the same bits in any
         batch. Without it, where sequences are cut depends on the batch, and sums are rounded differently.
-    tier: "triton" for this file's kernel, "hopper" for hopper_decode.py's; None chooses.
+    tier: "triton" for this file's kernel, "hopper" for hopper_decode.py's; None takes hopper's where there is no
+        `hopper_decode.objection`.
     out: where to write the output, like query; made when None.
 
     Returns the output [num_reqs, num_heads, head_size] and, with `return_lse`, the natural logarithm of the
@@ -304,6 +293,10 @@ def paged_decode(
     objection = hopper_decode.objection(
         query, key_cache, value_cache, k_scale=k_scale, v_scale=v_scale, batch_invariant=batch_invariant
     )
+    if tier is None:
+        tier = "hopper" if objection is None else "triton"
+    if tier not in ("hopper", "triton"):
+        raise ValueError(f'tier: expected "hopper", "triton" or None, got {tier!r}')
     if tier == "hopper" and objection is not None:
         raise ValueError(f"tier: hopper cannot serve these arguments: {objection}")
     if tier == "hopper":
@@ -328,7 +321,7 @@ def paged_decode(
     max_seq_len = block_table.shape[1] * block_size
     most_seen = max_seq_len if sliding_window is None else min(max_seq_len, sliding_window)
     block_m = max(16, triton.next_power_of_2(num_queries_per_kv))
-    config = choose_config(head_size_padded * key_cache.element_size(), head_size_padded, query.device)
+    config = choose_config(head_size_padded * key_cache.element_size(), query.device)
     tile_size = config.tile_size
     if runtime.INTERPRET:
         tile_size = runtime.interpreter_tile(block_m, head_size_padded, max_seq_len)
@@ -342,8 +335,6 @@ def paged_decode(
         max_splits = triton.cdiv(most_seen, config.min_split_size)
         num_programs = num_reqs * num_kv_heads + (config.wanted_splits if max_splits > 1 else 0)
     lanes = max(128, min(1024, triton.next_power_of_2(num_reqs)))  # a warp group wide at least
-    early_launch = has_early_launch(query.device)
-    options = {"launch_pdl": True} if early_launch else {}
 
     # A scale that is a number is folded into another number; one that lies on the device is read there.
     factor, value_factor = scale * LOG2_E, 1.0
@@ -405,11 +396,9 @@ def paged_decode(
             HAS_SINKS=sinks is not None,
             HAS_K_SCALE=isinstance(k_scale, torch.Tensor),
             HAS_V_SCALE=isinstance(v_scale, torch.Tensor),
-            EARLY_LAUNCH=early_launch,
             num_warps=config.num_warps,
             num_stages=config.num_stages,
-            **options,
         )
     if max_splits > 1:
-        launch_merge_splits(split_outs, split_lses, plan, out, lse, num_kv_heads, early_launch)
+        launch_merge_splits(split_outs, split_lses, plan, out, lse, num_kv_heads)
     return (out, lse) if return_lse else out

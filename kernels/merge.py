@@ -118,13 +118,8 @@ def _merge_splits_kernel(
     HEAD_SIZE_PADDED: tl.constexpr,
     NUM_SPLITS: tl.constexpr,  # loaded at once
     NUM_HEADS: tl.constexpr,  # of this program
-    EARLY_LAUNCH: tl.constexpr,
 ):
     """One program: NUM_HEADS query heads of one request, one after the other."""
-    if EARLY_LAUNCH:
-        # Programs are launched while decode's last ones run, and wait here for what they write.
-        gdc_wait()
-        gdc_launch_dependents()
     request = tl.program_id(0).to(tl.int64)
     first_program = tl.load(plan_ptr + request * 2).to(tl.int64)
     num_splits = tl.load(plan_ptr + request * 2 + 1)
@@ -169,12 +164,11 @@ def _merge_shares_kernel(
     HEAD_SIZE: tl.constexpr,
     HEAD_SIZE_PADDED: tl.constexpr,
     NUM_PARTS: tl.constexpr,  # loaded at once
-    EARLY_LAUNCH: tl.constexpr,
 ):
     """One program: what one program of hopper_decode_kernel.py began and others ended, for one query head."""
-    if EARLY_LAUNCH:
-        gdc_wait()
-        gdc_launch_dependents()
+    # Programs are launched while decode's last ones run (launch_pdl), and wait here for what they write.
+    gdc_wait()
+    gdc_launch_dependents()
     program = tl.program_id(0)
     row = tl.program_id(1)
     num_parts = tl.load(plan_ptr + program * 4 + 2)
@@ -270,7 +264,6 @@ def launch_merge_shares(
             HEAD_SIZE=head_size,
             HEAD_SIZE_PADDED=triton.next_power_of_2(head_size),
             NUM_PARTS=64,
-            EARLY_LAUNCH=True,
             num_warps=4,
             launch_pdl=True,
         )
@@ -283,13 +276,11 @@ def launch_merge_splits(
     out: torch.Tensor,
     lse: torch.Tensor,
     num_kv_heads: int,
-    early_launch: bool,
 ) -> None:
     """Put decode's splits together, for the requests that have more than one."""
     num_reqs, num_heads, head_size = out.shape
     # With few requests a program for each query head; with many, most of which were not cut, fewer programs.
     heads_at_once = 1 if num_reqs * num_heads <= 1024 else num_heads // num_kv_heads
-    options = {"launch_pdl": True} if early_launch else {}
     with torch.cuda.device_of(out):
         _merge_splits_kernel[(num_reqs, num_heads // heads_at_once)](
             split_outs,
@@ -304,9 +295,7 @@ def launch_merge_splits(
             HEAD_SIZE_PADDED=triton.next_power_of_2(head_size),
             NUM_SPLITS=64,
             NUM_HEADS=heads_at_once,
-            EARLY_LAUNCH=early_launch,
             num_warps=4,
-            **options,
         )
 
 
