@@ -14,6 +14,7 @@ DECODE_LADDER = "tests/kernels/test_decode_ladder.py"
 FEATURES = "tests/kernels/test_features.py"
 KV_CACHE = "tests/kernels/test_kv_cache.py"
 LATENT = "tests/kernels/test_latent.py"
+MANY_SPLITS = "tests/kernels/test_many_splits.py"
 MERGE = "tests/kernels/test_merge.py"
 SOFTMAX_TESTS = "tests/kernels/test_softmax.py"
 
@@ -162,8 +163,8 @@ DECODE_MUTANTS = (
 # Merging
 
 _states = _of("merge.py", "_merge_attn_states_kernel", MERGE)
-_splits = _of("merge.py", "_merge_splits_kernel", DECODE, ATTENTION)
-_parts = _of("merge.py", "_merge_parts", DECODE, ATTENTION)
+_splits = _of("merge.py", "_merge_splits_kernel", MANY_SPLITS, DECODE)
+_parts = _of("merge.py", "_merge_parts", MANY_SPLITS, DECODE)
 MERGE_MUTANTS = (
     _states("states added as they are", "tl.exp2(row_max - new_max)", "tl.exp2(row_max - row_max)", "added-without-rescaling"),
     _states("merge: sum not rescaled", "row_sum * rescale", "row_sum", "l-not-rescaled"),
@@ -180,7 +181,7 @@ MERGE_MUTANTS = (
     _splits("split of another kv head", "split * NUM_KV_HEADS + kv_head", "split * NUM_KV_HEADS"),
     _splits("split of another head", "head % NUM_QUERIES_PER_KV", "0"),
     _parts("earlier parts not rescaled", "acc * rescale", "acc"),
-    _splits("splits over 32 forgotten", "range(0, num_splits, NUM_SPLITS)", "range(0, NUM_SPLITS, NUM_SPLITS)"),
+    _splits("splits over 64 forgotten", "range(0, num_splits, NUM_SPLITS)", "range(0, NUM_SPLITS, NUM_SPLITS)"),
     _parts("parts averaged", "weight = tl.exp2(score - new_max)", "weight = tl.where(mask, 1.0, 0.0)", "softmax-of-each-tile-averaged"),
 )  # fmt: skip
 
