@@ -21,7 +21,7 @@ __all__ = ["paged_prefill_hopper", "supports"]
 
 _DTYPES = (torch.float16, torch.bfloat16)
 _ROWS = 64  # rows of a tile that one warpgroup has
-_HALF_TILES = False
+_HALF_TILES = True
 
 
 def supports(
@@ -34,11 +34,7 @@ def supports(
     v_scale: contract.Scale = None,
 ) -> str:
     """Why `paged_prefill_hopper` cannot serve these arguments, or "" when it can. Looks at shapes only."""
-    if query.device.type != "cuda":
-        return f"it needs a CUDA GPU, and query is on {query.device}"
-    if torch.cuda.get_device_capability(query.device)[0] != 9:
-        return "it uses instructions that only Hopper GPUs have (compute capability 9.0)"
-    reason = _missing_gluon()
+    reason = _machine_objection(query.device)
     if reason:
         return reason
     if query.dtype not in _DTYPES or key_cache.dtype != query.dtype or value_cache.dtype != query.dtype:
@@ -68,7 +64,12 @@ def supports(
     return ""
 
 
-def _missing_gluon() -> str:
+def _machine_objection(device: torch.device) -> str:
+    """Why the Gluon program cannot run on `device`, or ""."""
+    if device.type != "cuda":
+        return f"it needs a CUDA GPU, and query is on {device}"
+    if torch.cuda.get_device_capability(device)[0] != 9:
+        return "it uses instructions that only Hopper GPUs have (compute capability 9.0)"
     if runtime.INTERPRET:
         return "Gluon has no interpreter"
     try:

@@ -202,8 +202,7 @@ def _producer(descriptors, requests, work, tiles, barriers, C: gl.constexpr):
         )
         if is_tile:
             kv_end, first, end = _find_reach(num_tokens, position, seq_len, TILE_SIZE, C.CAUSAL, C.WINDOW)
-            for i in gl.static_range(CONSUMERS):
-                mbarrier.wait(query_empty.index(i), (done & 1) ^ 1)
+            # Its place held the message before the last one, which all have read: they had to for the last one's queries.
             message = gl.where(field == 0, num_tokens, seq_len)
             message = gl.where(field == 1, token, message)
             message = gl.where(field == 2, group, message)
@@ -211,6 +210,7 @@ def _producer(descriptors, requests, work, tiles, barriers, C: gl.constexpr):
             messages.index(done & 1).store(message)
             _barrier()
             for i in gl.static_range(CONSUMERS):
+                mbarrier.wait(query_empty.index(i), (done & 1) ^ 1)
                 mbarrier.expect(query_full.index(i), QUERY_BYTES)
                 tma.async_copy_global_to_shared(
                     query_desc,
@@ -266,11 +266,10 @@ def _producer(descriptors, requests, work, tiles, barriers, C: gl.constexpr):
         ticket = num_programs + gl.atomic_add(counter_ptr, 1)
 
     # No tile is left: a message with no tokens.
-    for i in gl.static_range(CONSUMERS):
-        mbarrier.wait(query_empty.index(i), (done & 1) ^ 1)
     messages.index(done & 1).store(gl.zeros([8], gl.int32, MESSAGE))
     _barrier()
     for i in gl.static_range(CONSUMERS):
+        mbarrier.wait(query_empty.index(i), (done & 1) ^ 1)
         mbarrier.arrive(query_full.index(i), count=1)
     # The last program to come here puts the counters back to zero for the next launch.
     if gl.atomic_add(counter_ptr + 1, 1) == num_programs - 1:
@@ -369,8 +368,12 @@ def _attend_half_tile(
     HALF: gl.constexpr = C.TILE_SIZE // 2
     DTYPE: gl.constexpr = key_tiles.dtype
     SCORE: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HALF, 16])
+    OUTPUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, C.HEAD_SIZE_PADDED, 16])
     ROW: gl.constexpr = gl.SliceLayout(1, SCORE)
-    WEIGHT: gl.constexpr = gl.DotOperandLayout(operand_index=0, parent=acc.type.layout, k_width=2)
+    WHOLE_ROW: gl.constexpr = gl.SliceLayout(
+        1, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, C.TILE_SIZE, 16])
+    )
+    WEIGHT: gl.constexpr = gl.DotOperandLayout(operand_index=0, parent=OUTPUT, k_width=2)
     key_full, key_empty, value_full, value_empty = barriers
     _, _, scale_in, scale_out = options
     scale = scale_out
@@ -408,8 +411,8 @@ def _attend_half_tile(
     acc = warpgroup_mma(weights, value, acc, is_async=True)
     acc = warpgroup_mma_wait(0, deps=(acc,))
     mbarrier.arrive(value_empty.index(stage), count=1)
-    new_max = gl.convert_layout(new_max, row_max.type.layout, assert_trivial=True)
-    return new_max, gl.convert_layout(new_sum, row_sum.type.layout, assert_trivial=True), acc
+    new_max = gl.convert_layout(new_max, WHOLE_ROW, assert_trivial=True)
+    return new_max, gl.convert_layout(new_sum, WHOLE_ROW, assert_trivial=True), acc
 
 
 @gluon.jit
@@ -481,9 +484,15 @@ def _attend(
     row_max = gl.full([ROWS], NOTHING_SEEN, gl.float32, ROW)
     row_sum = gl.zeros([ROWS], gl.float32, ROW)
     acc = gl.zeros([ROWS, HEAD_SIZE_PADDED], gl.float32, OUTPUT)
+    # The last key tile may lie past what these rows see (it is there for later rows), or be seen in its first half only.
     if C.HALF_TILES:
-        # Half of the tiles end in the first half of their last key tile: multiply that half only.
-        if (kv_end <= end * TILE_SIZE - TILE_SIZE // 2) & (end - first > 1):
+        reach = gl.minimum(position + (ME + 1) * (ROWS // PACK), kv_end)
+        if (reach <= (end - 1) * TILE_SIZE) & (end - first > 1):
+            _pass(barriers, used, 1)
+            used += 1
+            end -= 1
+        half_end = end * TILE_SIZE - TILE_SIZE // 2
+        if (reach <= half_end) & (end - first > 1):
             row_max, row_sum, acc = _attend_half_tile(
                 query,
                 key_tiles,

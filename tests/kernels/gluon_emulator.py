@@ -1,0 +1,344 @@
+"""Run a Gluon program on the CPU, threads for its partitions, to test what it computes and that it comes to an end.
+
+Triton has no interpreter for Gluon. This stands in for the part of it that kernels/hopper_prefill_kernel.py uses:
+scalars and tensors are torch tensors, shared memory is too, and layouts are nothing. What can go wrong in such a program is
+kept: barriers have phases and counts (an arrival too many is an error, a wait without end too), the copy engine fills what
+lies outside a tensor with zeros, shared memory starts as NaN, and a product of the tensor cores reads its operands only when
+it is waited for, so that a tile that was given back too early has been overwritten by then.
+"""
+
+import sys
+import threading
+import types
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+WAIT_SECONDS = 30.0  # nothing takes that long unless it never comes
+_program = threading.local()
+
+
+class Value(torch.Tensor):
+    """A scalar or tensor of a program. As there, nothing changes a value: x += 1 makes another."""
+
+    def __iadd__(self, other):
+        return self + other
+
+    def __isub__(self, other):
+        return self - other
+
+    def __ixor__(self, other):
+        return self ^ other
+
+
+def value(tensor):
+    return tensor.as_subclass(Value)
+
+
+class Pointer:
+    """Element addresses: a storage and offsets into it."""
+
+    def __init__(self, storage, offset):
+        self.storage = storage
+        self.offset = offset
+
+    def __add__(self, other):
+        return Pointer(self.storage, self.offset + other)
+
+    @staticmethod
+    def to(tensor):
+        size = tensor.untyped_storage().nbytes() // tensor.element_size()
+        flat = torch.as_strided(tensor, (size,), (1,), 0)
+        return Pointer(flat, value(torch.tensor(tensor.storage_offset())))
+
+
+def load(pointer, mask=None, other=0):
+    offset = pointer.offset
+    if mask is not None:
+        offset = torch.where(torch.as_tensor(mask), offset, 0)
+    found = value(pointer.storage[offset])
+    return found if mask is None else torch.where(torch.as_tensor(mask), found, other)
+
+
+def store(pointer, new, mask=None):
+    new = torch.as_tensor(new, dtype=pointer.storage.dtype)
+    offset, new = torch.broadcast_tensors(pointer.offset, new)
+    if mask is not None:
+        mask = mask.expand(offset.shape)
+        offset, new = offset[mask], new[mask]
+    pointer.storage[offset] = new
+
+
+_atomic = threading.Lock()
+
+
+def atomic_add(pointer, addend):
+    with _atomic:
+        old = pointer.storage[pointer.offset].clone()
+        pointer.storage[pointer.offset] += addend
+    return value(old)
+
+
+class Shared:
+    """A piece of shared memory."""
+
+    def __init__(self, data):
+        self.data = data
+        self.dtype = data.dtype
+        self.shape = data.shape
+
+    def index(self, i):
+        return Shared(self.data[int(i)])
+
+    def slice(self, start, length, dim=0):
+        return Shared(self.data.narrow(dim, int(start), length))
+
+    def permute(self, order):
+        return Shared(self.data.permute(order))
+
+    def _reinterpret(self, dtype, shape, layout):
+        return Shared(self.data.view(shape))
+
+    def load(self, layout):
+        return value(self.data.clone())
+
+    def store(self, new):
+        self.data.copy_(new)
+
+
+def allocate_shared_memory(dtype, shape, layout):
+    fill = float("nan") if dtype.is_floating_point else -(2**30)
+    if layout == "barrier":
+        return Barriers(shape[0])
+    return Shared(torch.full(shape, fill, dtype=dtype))
+
+
+class Barriers:
+    def __init__(self, count):
+        self.all = [Barrier() for _ in range(count)]
+
+    def index(self, i):
+        return self.all[int(i)]
+
+
+class Barrier:
+    """An mbarrier: a phase ends when all arrivals and all expected bytes have come."""
+
+    def __init__(self):
+        self.changed = threading.Condition()
+        self.count = 0
+        self.phase = 0
+        self.missing = 0
+        self.bytes = 0
+
+    def init(self, count):
+        self.count = self.missing = count
+
+    def update(self, arrivals, num_bytes):
+        with self.changed:
+            self.missing -= arrivals
+            self.bytes += num_bytes
+            assert self.missing >= 0, "more arrivals than a phase of this barrier has"
+            if self.missing == 0 and self.bytes == 0:
+                self.phase += 1
+                self.missing = self.count
+                self.changed.notify_all()
+
+    def wait(self, parity):
+        with self.changed:
+            came = self.changed.wait_for(lambda: self.phase % 2 != parity, WAIT_SECONDS)
+        assert came, "a barrier that nobody will complete"
+
+
+def _mbarrier():
+    module = types.SimpleNamespace()
+    module.MBarrierLayout = lambda: "barrier"
+    module.init = lambda barrier, count: barrier.init(count)
+    module.wait = lambda barrier, phase, pred=True: barrier.wait(int(phase)) if pred else None
+    module.arrive = lambda barrier, count=1, pred=True: barrier.update(count, 0) if pred else None
+    module.expect = lambda barrier, num_bytes: barrier.update(1, num_bytes)
+    return module
+
+
+@dataclass
+class TensorDescriptor:
+    base: torch.Tensor
+    shape: list[int]
+    strides: list[int]
+    block_shape: list[int]
+    layout: Any
+
+    def __post_init__(self):
+        assert self.strides[-1] == 1
+        assert all(stride * self.base.element_size() % 16 == 0 for stride in self.strides[:-1])
+        assert self.base.data_ptr() % 16 == 0
+        assert all(size > 0 for size in self.shape)
+
+    @property
+    def dtype(self):
+        return self.base.dtype
+
+
+def copy_box(descriptor, coordinates, barrier, shared):
+    """What the copy engine does: a box of a tensor, zeros where the box leaves it."""
+    tensor = torch.as_strided(
+        descriptor.base, descriptor.shape, descriptor.strides, descriptor.base.storage_offset()
+    )
+    box = torch.zeros(descriptor.block_shape, dtype=tensor.dtype)
+    inside, target = [], []
+    for start, size, length in zip(coordinates, descriptor.shape, descriptor.block_shape, strict=True):
+        first, last = max(int(start), 0), min(int(start) + length, size)
+        inside.append(slice(first, max(last, first)))
+        target.append(slice(first - int(start), max(last, first) - int(start)))
+    if all(piece.stop > piece.start for piece in inside):
+        box[tuple(target)] = tensor[tuple(inside)]
+    shared.data.copy_(box.view(shared.data.shape))
+    barrier.update(0, -box.numel() * box.element_size())
+
+
+@dataclass
+class Product:
+    """A product that the tensor cores were asked for and nobody has waited for."""
+
+    left: Any
+    right: Shared
+    acc: torch.Tensor | None
+
+    def result(self):
+        left = self.left.data if isinstance(self.left, Shared) else self.left
+        product = left.float() @ self.right.data.float()
+        return product if self.acc is None else self.acc + product
+
+
+def warpgroup_mma(left, right, acc, use_acc=True, is_async=True):
+    assert isinstance(acc, torch.Tensor)
+    return Product(left, right, acc if use_acc else None)
+
+
+def warpgroup_mma_wait(num_outstanding, deps):
+    done = tuple(each.result() if isinstance(each, Product) else each for each in deps)
+    return done[0] if len(done) == 1 else done
+
+
+def warp_specialize(partitions, num_warps, num_registers):
+    errors = []
+    index, count = _program.index, _program.count
+
+    def run(function, arguments):
+        _program.index, _program.count = index, count
+        try:
+            function(*arguments)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=each, daemon=True) for each in partitions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_SECONDS * 4)
+    if errors:
+        raise errors[0]
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def to_device(argument):
+    """What a kernel sees of an argument of its launch."""
+    if isinstance(argument, torch.Tensor):
+        return Pointer.to(argument)
+    return value(torch.tensor(argument, dtype=torch.int32)) if isinstance(argument, int) else argument
+
+
+class Kernel:
+    """kernel[grid](...): the programs one after another."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __getitem__(self, grid):
+        def launch(*arguments, num_warps, **constants):
+            arguments = [to_device(argument) for argument in arguments]
+            for index in range(grid[0]):
+                _program.index, _program.count = index, grid[0]
+                self.function(*arguments, **constants)
+
+        return launch
+
+
+def jit(function=None, **options):
+    if function is None:
+        return Kernel
+    return function
+
+
+def _pair(operation):
+    return lambda a, b: operation(torch.as_tensor(a), torch.as_tensor(b))
+
+
+def _gl():
+    module = types.ModuleType("triton.experimental.gluon.language")
+    layout = lambda *arguments, **options: None  # noqa: E731
+    for name in ("NVMMADistributedLayout", "DotOperandLayout", "SliceLayout", "BlockedLayout"):
+        setattr(module, name, layout)
+    module.SwizzledSharedLayout = layout
+    module.NVMMASharedLayout = types.SimpleNamespace(get_default_for=layout)
+    module.constexpr = lambda value: value
+    module.int32, module.int64, module.float32 = torch.int32, torch.int64, torch.float32
+    module.float16, module.bfloat16 = torch.float16, torch.bfloat16
+    module.program_id = lambda axis: value(torch.tensor(_program.index, dtype=torch.int32))
+    module.num_programs = lambda axis: _program.count
+    module.static_range = range
+    module.arange = lambda start, end, layout: value(torch.arange(start, end, dtype=torch.int32))
+    module.zeros = lambda shape, dtype, layout: value(torch.zeros(shape, dtype=dtype))
+    module.full = lambda shape, fill, dtype, layout: value(torch.full(shape, fill, dtype=dtype))
+    module.load, module.store, module.atomic_add = load, store, atomic_add
+    module.minimum, module.maximum = _pair(torch.minimum), _pair(torch.maximum)
+    module.cdiv = lambda a, b: (a + b - 1) // b
+    module.where = torch.where
+    module.sum = lambda x, axis: x.sum(axis)
+    module.max = lambda x, axis: x.amax(axis)
+    module.exp2, module.log2 = torch.exp2, torch.log2
+    module.expand_dims = lambda x, axis: x.unsqueeze(axis)
+    module.convert_layout = lambda x, layout, assert_trivial=False: x
+    module.allocate_shared_memory = allocate_shared_memory
+    module.warp_specialize = warp_specialize
+    module.barrier = lambda: None
+    return module
+
+
+@contextmanager
+def emulated_gluon():
+    """While it lasts, an import of Gluon gets this."""
+    gluon = types.ModuleType("triton.experimental.gluon")
+    gluon.jit = jit
+    gluon.language = _gl()
+    hopper = types.ModuleType("triton.experimental.gluon.language.nvidia.hopper")
+    hopper.fence_async_shared = lambda: None
+    hopper.mbarrier = _mbarrier()
+    hopper.tma = types.SimpleNamespace(async_copy_global_to_shared=copy_box)
+    hopper.warpgroup_mma, hopper.warpgroup_mma_wait = warpgroup_mma, warpgroup_mma_wait
+    host = types.ModuleType("triton.experimental.gluon.nvidia.hopper")
+    host.TensorDescriptor = TensorDescriptor
+    experimental = types.ModuleType("triton.experimental")
+    experimental.gluon = gluon
+    language = gluon.language
+    fakes = {
+        "triton.experimental": experimental,
+        "triton.experimental.gluon": gluon,
+        "triton.experimental.gluon.language": language,
+        "triton.experimental.gluon.language.nvidia": types.ModuleType("nvidia"),
+        "triton.experimental.gluon.language.nvidia.hopper": hopper,
+        "triton.experimental.gluon.nvidia": types.ModuleType("nvidia"),
+        "triton.experimental.gluon.nvidia.hopper": host,
+    }
+    kept = {name: sys.modules.get(name) for name in fakes}
+    sys.modules.update(fakes)
+    try:
+        yield
+    finally:
+        for name, module in kept.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module
