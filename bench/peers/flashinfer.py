@@ -1,6 +1,8 @@
 """FlashInfer 0.6.4, each of its paths; plan() is outside the timing.
 
-FlashInfer compiles a path at its first use, for about a minute and once for each head size, dtype and window.
+FlashInfer compiles a library at the first use of each path, head size, dtype and window: ten of them took 16 cores three
+minutes. ~/.cache/flashinfer/*/*/cached_ops/NAME/NAME.so, brought to flashinfer/data/aot/NAME/NAME.so on a fresh machine, is
+taken as it is; with FLASHINFER_DISABLE_JIT=1 a path without such a library is left out, and says so.
 """
 
 import functools
