@@ -201,17 +201,18 @@ class Config(NamedTuple):
     min_split_size: int  # positions
 
 
-def choose_config(row_bytes: int, device: torch.device) -> Config:
+def choose_config(row_bytes: int, num_sequences: int, device: torch.device) -> Config:
     """From shapes alone: reading seq_lens would wait for the GPU, and a CUDA graph fits every batch of its shapes.
 
-    row_bytes: one key of one kv head.
+    row_bytes: one key of one kv head. num_sequences: requests times kv heads.
     """
     # Two tiles of 8 KB of keys and as many of values in flight make 32 KB a program, and five programs fit into a
     # multiprocessor. Larger tiles leave room for fewer programs, smaller ones have too few bytes for each wait.
     tile_size = max(16, min(128, 8192 // row_bytes))
     # Fewer splits than programs fit at once: a program that starts when others have ended, and reads when they
-    # are done, costs more than the few long ones that the rest waits for.
-    wanted_splits = 3 * runtime.num_multiprocessors(device)
+    # are done, costs more than the few long ones that the rest waits for. With more sequences than that, none is
+    # cut that is shorter than 1.25 times the mean: an even batch stays whole, and of a ragged one the long ones are cut.
+    wanted_splits = max(3 * runtime.num_multiprocessors(device), num_sequences * 4 // 5)
     return Config(tile_size, 4, 3, wanted_splits, 256)
 
 
@@ -321,7 +322,7 @@ def paged_decode(
     max_seq_len = block_table.shape[1] * block_size
     most_seen = max_seq_len if sliding_window is None else min(max_seq_len, sliding_window)
     block_m = max(16, triton.next_power_of_2(num_queries_per_kv))
-    config = choose_config(head_size_padded * key_cache.element_size(), query.device)
+    config = choose_config(head_size_padded * key_cache.element_size(), num_reqs * num_kv_heads, query.device)
     tile_size = config.tile_size
     if runtime.INTERPRET:
         tile_size = runtime.interpreter_tile(block_m, head_size_padded, max_seq_len)
