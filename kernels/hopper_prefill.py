@@ -89,7 +89,8 @@ class _Counters:
     NUM_PAIRS = 4096
 
     def __init__(self, device: torch.device) -> None:
-        self.pairs = torch.zeros(self.NUM_PAIRS, 2, dtype=torch.int32, device=device)
+        # 16 bytes a pair: Triton compiles a kernel again for an address that is not a multiple of 16.
+        self.pairs = torch.zeros(self.NUM_PAIRS, 4, dtype=torch.int32, device=device)
         self.unused = itertools.count()
         self.of_stream: dict[int, torch.Tensor] = {}
 
@@ -102,7 +103,7 @@ _counters: dict[torch.device, _Counters] = {}
 
 
 def _take_counter(device: torch.device) -> torch.Tensor:
-    """[2] int32 zeros on `device`, for a launch on the current stream."""
+    """At least two int32 zeros on `device`, for a launch on the current stream."""
     counters = _counters.get(device)
     if torch.cuda.is_current_stream_capturing():
         pair = counters.fresh() if counters else None
