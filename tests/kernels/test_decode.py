@@ -68,6 +68,13 @@ def test_a_nan_of_a_request_stays_its_own(device, monkeypatch):
     assert output[1].isfinite().all()
 
 
+def test_a_tier_that_there_is_not(device):
+    batch = make_batch(Spec(((1, 20),), head_size=33), torch.float32, device)
+    for tier in ("hopper", "interpreter", ""):
+        with pytest.raises(ValueError, match="^tier: "):
+            kernels.paged_decode(*batch.decode_arguments, tier=tier)
+
+
 def alone(batch, request):
     return (
         batch.query[request : request + 1],
