@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"words: no mutant is named or lies in a file named like {' or '.join(options.words)}")
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         laboratory = Laboratory(Path(folder), options.killers)
-        print(f"{'mutant':<44}{'file':<22}killed by", flush=True)
+        print(f"{'mutant':<44}{'file':<28}killed by", flush=True)
         outcomes = []
         with ThreadPoolExecutor(options.jobs) as pool:
             for outcome in pool.map(laboratory.examine, chosen):
@@ -85,7 +85,7 @@ def format_row(outcome: Outcome) -> str:
         name = killer.removeprefix("tests/kernels/").partition("[")[0]
         counts[name] = counts.get(name, 0) + 1
     killed_by = ", ".join(name if count == 1 else f"{name} ({count})" for name, count in counts.items())
-    return f"{outcome.mutant.name:<44}{outcome.mutant.file:<22}{killed_by or 'NOTHING: it survives'}"
+    return f"{outcome.mutant.name:<44}{outcome.mutant.file:<28}{killed_by or 'NOTHING: it survives'}"
 
 
 class Laboratory:

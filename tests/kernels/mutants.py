@@ -12,6 +12,7 @@ CASCADE = "tests/kernels/test_cascade.py"
 DECODE = "tests/kernels/test_decode.py"
 DECODE_LADDER = "tests/kernels/test_decode_ladder.py"
 FEATURES = "tests/kernels/test_features.py"
+HOPPER_PREFILL = "tests/kernels/test_hopper_prefill.py"
 KV_CACHE = "tests/kernels/test_kv_cache.py"
 LATENT = "tests/kernels/test_latent.py"
 MANY_SPLITS = "tests/kernels/test_many_splits.py"
@@ -213,6 +214,29 @@ PREFILL_MUTANTS = (
     _prefill("the first head's scale", "k_scale_ptr + kv_head * stride_k_scale_head", "k_scale_ptr + 0 * stride_k_scale_head"),
 )  # fmt: skip
 
+# Prefill on Hopper: without a GPU in gluon_emulator.py, barriers and all
+
+_hopper_tile = _of("hopper_prefill_kernel.py", "_find_tile", HOPPER_PREFILL)
+_hopper_reach = _of("hopper_prefill_kernel.py", "_find_reach", HOPPER_PREFILL)
+_hopper_scores = _of("hopper_prefill_kernel.py", "_shape_scores", HOPPER_PREFILL)
+_hopper_softmax = _of("hopper_prefill_kernel.py", "_update_softmax", HOPPER_PREFILL)
+_hopper_clean = _of("hopper_prefill_kernel.py", "_clean_values", HOPPER_PREFILL)
+HOPPER_MUTANTS = (
+    _hopper_tile("hopper: tile of the request before", "// BLOCK_Q + middle <= slot", "// BLOCK_Q + middle < slot"),
+    _hopper_tile("hopper: position without computed tokens", "position = seq_len - num_queries + first_query",
+                 "position = first_query", "position-without-computed-tokens"),
+    _hopper_tile("hopper: one head group twice", "section * section_groups + rest % groups", "section * section_groups"),
+    _hopper_reach("hopper: last key tile ignored", "gl.cdiv(kv_end, TILE_SIZE)", "kv_end // TILE_SIZE"),
+    _hopper_reach("hopper: window starts too late", "position - WINDOW + 1, 0) // TILE_SIZE", "position - WINDOW + 1 + TILE_SIZE, 0) // TILE_SIZE"),
+    _hopper_scores("hopper: sees one ahead", "gl.expand_dims(position, 0) < gl.expand_dims(row_end, 1)",
+                   "gl.expand_dims(position, 0) <= gl.expand_dims(row_end, 1)"),
+    _hopper_scores("hopper: window one too short", "row_position - (WINDOW - 1)", "row_position - (WINDOW - 2)"),
+    _hopper_softmax("hopper: sum not rescaled", "row_sum * rescale", "row_sum", "l-not-rescaled"),
+    _hopper_softmax("hopper: maximum of this tile", "gl.maximum(row_max, gl.max(scores, axis=1) * scale)",
+                    "gl.max(scores, axis=1) * scale", "maximum-of-this-tile-only"),
+    _hopper_clean("hopper: values past the end not cleaned", "gl.expand_dims(rows < seq_len, 1)", "gl.expand_dims(rows >= 0, 1)"),
+)  # fmt: skip
+
 # Latent attention, and a shared prefix
 
 _latent = _of("latent.py", "_latent_decode_kernel", LATENT)
@@ -249,6 +273,7 @@ MUTANTS = (
     *DECODE_MUTANTS,
     *MERGE_MUTANTS,
     *PREFILL_MUTANTS,
+    *HOPPER_MUTANTS,
     *LATENT_MUTANTS,
     *KV_CACHE_MUTANTS,
 )
