@@ -52,7 +52,7 @@ def measure(
             captured[contender.name] = timing.capture([contender.prepare(one) for one in copies], passes)
         except Exception as error:  # whatever a peer raises, the others are measured
             skipped[contender.name] = reason(error)
-            _check_context(contender.name, error)
+            check_context(contender.name, error)
     with machine.watch_clocks() as clocks:
         rounds = timing.time_in_turns(captured, report)
 
@@ -60,7 +60,11 @@ def measure(
     for contender in contenders:
         if contender.name in captured:
             report(contender.name)
-            off = worst_error(copies, captured.pop(contender.name))
+            try:
+                off = worst_error(copies, captured.pop(contender.name))
+            except ValueError as error:  # not even the shape is right
+                skipped[contender.name] = reason(error)
+                continue
             results[contender.name] = summarise(case, rounds[contender.name], off, contender.error_limit)
     return {
         "name": case.name,
@@ -94,7 +98,7 @@ def compile_only(
             torch.cuda.synchronize()
         except Exception as error:
             failed[contender.name] = reason(error)
-            _check_context(contender.name, error)
+            check_context(contender.name, error)
     return failed
 
 
@@ -129,8 +133,10 @@ def reason(error: Exception) -> str:
     return text if isinstance(error, Unsupported) else f"{type(error).__name__}: {text}"
 
 
-def _check_context(name: str, error: Exception) -> None:
+def check_context(name: str, error: Exception) -> None:
+    """Raise ContextLost where the GPU does not answer any more after the error of this contender."""
     try:
-        torch.cuda.synchronize()
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
     except Exception:
         raise ContextLost(name, reason(error)) from error

@@ -109,11 +109,15 @@ def _serve(connection: Connection, names: list[str]) -> None:
 
     from bench import machine, timing
     from bench.all_contenders import CONTENDERS
-    from bench.measure import ContextLost, compile_only, measure
+    from bench.measure import ContextLost, check_context, compile_only, measure
 
     contenders = [contender for contender in CONTENDERS if contender.name in names]
 
+    running = ""
+
     def report(name: str) -> None:
+        nonlocal running
+        running = name
         connection.send(("runs", name))
 
     tasks: dict[str, Callable[..., Any]] = {
@@ -133,6 +137,11 @@ def _serve(connection: Connection, names: list[str]) -> None:
             connection.send(("lost", (lost.contender, lost.why)))
             return
         except Exception as error:
+            try:
+                check_context(running, error)
+            except ContextLost as lost:
+                connection.send(("lost", (lost.contender, lost.why)))
+                return
             connection.send(("failed", f"{type(error).__name__}: {error}"))
         gc.collect()
         torch.cuda.empty_cache()

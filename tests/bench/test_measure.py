@@ -68,6 +68,7 @@ def test_a_row_has_everyone_either_measured_or_left_out_with_a_reason(stand_in):
         Contender("breaks", raises),
         Contender("is wrong", is_wrong),
         Contender("leaves a part", leaves_a_part),
+        Contender("has another shape", lambda inputs: lambda: inputs.query[:1].clone()),
         Contender("hung before", raises),
     ]
     known = choose_contenders(["paged_decode", "decode 2", "SDPA", "FlexAttention"])
@@ -82,6 +83,7 @@ def test_a_row_has_everyone_either_measured_or_left_out_with_a_reason(stand_in):
     assert row["results"]["is wrong"]["error"] == pytest.approx(1.0)
     assert not row["results"]["is wrong"]["right"]
     assert row["results"]["leaves a part"]["error"] is None  # it was filled with NaN before
+    assert row["skipped"].pop("has another shape").startswith("ValueError: output: expected shape")
     assert row["skipped"] == {
         "refuses": "not today",
         "breaks": "RuntimeError: this peer broke",
@@ -94,6 +96,7 @@ def test_a_contender_that_takes_the_gpu_with_it_ends_the_row(stand_in, monkeypat
     def dead():
         raise RuntimeError("an illegal memory access was encountered")
 
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "synchronize", dead)
     with pytest.raises(measure.ContextLost) as lost:
         measure.measure(SMALL, [Contender("breaks", raises)], {})
