@@ -1,7 +1,6 @@
 """The sample class of lesson 1, graded for real: the judge in its sandbox, nbgrader, a gradebook, feedback."""
 
 import csv
-import fcntl
 import functools
 import html
 import os
@@ -27,36 +26,34 @@ Table = dict[tuple[str, str], dict[str, str]]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
+    pytest.mark.xdist_group("sample_class"),  # one class for all of these tests
     pytest.mark.skipif(why_unavailable() is not None, reason=f"no sandbox: {why_unavailable()}"),
 ]
 
 
 @pytest.fixture(scope="session")
 def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The graded sample class. pytest-xdist's workers share one: the first to come makes it."""
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    """The graded sample class."""
+    base = tmp_path_factory.mktemp("graded")
     target = base / "sample_class"
-    with (base / "sample_class.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (target / "said.txt").exists():
-            make(target, ROOT)
-            command = [
-                sys.executable,
-                "-m",
-                "autograder.cli",
-                "grade",
-                LESSON,
-                "--jobs",
-                str(min(len(os.sched_getaffinity(0)), 12)),
-                "--course-dir",
-                target,
-            ]
-            # pytest-xdist's workers have COLUMNS=80; a pipe without it gets the wide table.
-            wide = {**os.environ, "COLUMNS": "160"}
-            ran = subprocess.run(command, capture_output=True, text=True, cwd=base, env=wide)
-            assert ran.returncode == 0, ran.stdout + ran.stderr
-            (target / "said.txt").write_text(ran.stdout, encoding="utf-8")
+    make(target, ROOT)
+    jobs = str(min(len(os.sched_getaffinity(0)), 12))
+    command = [
+        sys.executable,
+        "-m",
+        "autograder.cli",
+        "grade",
+        LESSON,
+        "--jobs",
+        jobs,
+        "--course-dir",
+        target,
+    ]
+    # pytest-xdist's workers have COLUMNS=80; a pipe without it gets the wide table.
+    wide = {**os.environ, "COLUMNS": "160"}
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=base, env=wide)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    (target / "said.txt").write_text(ran.stdout, encoding="utf-8")
     return target
 
 
