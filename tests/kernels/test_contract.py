@@ -418,10 +418,8 @@ def test_cascade_refuses_prefixes(length, module, device):
 @needs_cpu
 @MODULES
 def test_cascade_refuses_what_is_not_shared(module, device):
+    others = paged(device, block_table=lambda t: t[0, [[0, 1, 2, 3], [1, 0, 2, 3]]], seq_lens=set_to(1, 12))
     with pytest.raises(ValueError, match=re.escape("block_table[1, 0]: expected the first 1 blocks of")):
-        others = paged(
-            device, block_table=lambda t: t[0, [[0, 1, 2, 3], [1, 0, 2, 3]]], seq_lens=set_to(1, 12)
-        )
         module.cascade_attention(**others, common_prefix_len=8)
     with pytest.raises(ValueError, match=re.escape("seq_lens[1]: expected at least common_prefix_len=8")):
         module.cascade_attention(
