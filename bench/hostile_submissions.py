@@ -17,13 +17,13 @@ import nbformat
 from nbformat import NotebookNode
 
 from autograder.grading.sample_class import apply
+from autograder.judge.rebuild import HIDDEN
 from autograder.lesson import read_lesson
 
 ROOT = Path(__file__).resolve().parents[1]
 LESSON = "01_warm_up"
 FOLDER = ROOT / "tests" / "submissions" / "hostile"
 _HEADER = re.compile(r"# (?P<what>.+)\n# catalogue: (?P<numbers>[\d, ]+)\n# lost: (?P<lost>.+)\n")
-_HIDDEN = re.compile(r"^[^\n]*### BEGIN HIDDEN TESTS.*?^[^\n]*### END HIDDEN TESTS[^\n]*$", re.S | re.M)
 _SOLUTION_MARKS = re.compile(r"^\s*### (BEGIN|END) SOLUTION\n", re.M)
 
 
@@ -80,7 +80,7 @@ def right_submission() -> NotebookNode:
     """The released notebook with the right answers filled in."""
     notebook = nbformat.from_dict(lesson())
     for cell in notebook.cells:
-        cell.source = _SOLUTION_MARKS.sub("", _HIDDEN.sub("", cell.source)).rstrip("\n")
+        cell.source = _SOLUTION_MARKS.sub("", HIDDEN.sub("", cell.source)).rstrip("\n")
     return notebook
 
 

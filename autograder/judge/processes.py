@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _STALE_SECONDS = 60.0
-_PSS_AT_MOST = (
-    8  # processes whose pages the kernel is asked about; for many that are forking it would take seconds
-)
+# Processes whose pages the kernel is asked about; for many that are forking it would take seconds.
+_PSS_AT_MOST = 8
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,10 @@ from nbformat import NotebookNode
 
 MAX_BYTES = 50_000_000
 MAX_CELLS = 2000
-_HIDDEN = re.compile(r"^[^\n]*### BEGIN HIDDEN TESTS.*?^[^\n]*### END HIDDEN TESTS[^\n]*$", re.S | re.M)
+# A region of hidden tests, and what stands in it.
+HIDDEN = re.compile(
+    r"^[^\n]*### BEGIN HIDDEN TESTS[^\n]*\n(.*?)^[^\n]*### END HIDDEN TESTS[^\n]*(?:\n|\Z)", re.S | re.M
+)
 _KERNEL = re.compile(r"^\s*@(triton|gluon)\.jit\b", re.M)
 
 
@@ -109,7 +112,7 @@ def _cell(name: str, cell: NotebookNode, text: str | None, notes: list[str]) -> 
 
 def _given_out(cell: NotebookNode) -> tuple[list[str], list[str]]:
     """The words of a locked cell as learners have it, and as the instructor does."""
-    return _words(_HIDDEN.sub("", cell.source)), _words(cell.source)
+    return _words(HIDDEN.sub("", cell.source)), _words(cell.source)
 
 
 def _words(source: str) -> list[str]:

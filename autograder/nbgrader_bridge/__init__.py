@@ -29,7 +29,7 @@ from autograder.nbgrader_bridge.course import (
     withhold,
 )
 from autograder.nbgrader_bridge.new_gradebook import make_gradebook
-from autograder.nbgrader_bridge.redact import HIDDEN, RedactForFeedback
+from autograder.nbgrader_bridge.redact import RedactForFeedback
 from autograder.nbgrader_bridge.restore import REPAIRS, RestoreCells
 from autograder.nbgrader_bridge.save import SaveVerdicts
 from autograder.nbgrader_bridge.scores import Scores, repairs, scores, seconds_late
@@ -37,7 +37,6 @@ from autograder.nbgrader_bridge.show import ShowVerdicts
 from autograder.nbgrader_bridge.submission import JudgeSubmission, SubmissionError, SubmissionExporter
 
 __all__ = [
-    "HIDDEN",
     "REPAIRS",
     "CollectSafely",
     "JudgeSubmission",

@@ -6,18 +6,15 @@ from typing import Any
 from nbformat.notebooknode import NotebookNode
 from nbgrader.preprocessors import NbGraderPreprocessor
 
+from autograder.judge.rebuild import HIDDEN
 from autograder.nbgrader_bridge.submission import MARK
 
 Resources = dict[str, Any]
 
-HIDDEN = re.compile(
-    r"^[^\n]*### BEGIN HIDDEN TESTS[^\n]*\n(.*?)^[^\n]*### END HIDDEN TESTS[^\n]*(?:\n|\Z)", re.S | re.M
-)
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 KEPT = ("kernelspec", "language_info")  # of the notebook's metadata
-TELLING = (
-    8  # characters: a shorter line, such as a bracket, is no secret, and stands in many a learner's output
-)
+# Characters: a shorter line, such as a bracket, is no secret, and stands in many a learner's output.
+TELLING = 8
 
 
 class RedactForFeedback(NbGraderPreprocessor):

@@ -6,8 +6,8 @@ from nbformat.notebooknode import NotebookNode
 from nbgrader.api import Gradebook
 from nbgrader.preprocessors import NbGraderPreprocessor
 
+from autograder.judge.rebuild import HIDDEN
 from autograder.nbgrader_bridge.pages import as_text
-from autograder.nbgrader_bridge.redact import HIDDEN
 
 Resources = dict[str, Any]
 

@@ -15,8 +15,8 @@ import pytest
 from autograder import registry
 from autograder.grading.sample_answers import Sample, samples
 from autograder.grading.sample_class import checked, make
+from autograder.judge.rebuild import HIDDEN
 from autograder.judge.sandbox import why_unavailable
-from autograder.nbgrader_bridge import HIDDEN
 
 ROOT = Path(__file__).resolve().parents[3]
 LESSON = "01_warm_up"
