@@ -19,11 +19,15 @@ GRAPH_SECONDS = 1e-3  # at least: the events around a replay cost some microseco
 
 @dataclass
 class Captured:
-    """A graph that makes every call `passes` times, and what the calls of its last pass return."""
+    """A graph that makes every call `passes` times, and what the calls of its last pass return.
+
+    calls: held, because a graph replays with the memory of what they hold (a peer's plan, say), and does not hold it.
+    """
 
     graph: torch.cuda.CUDAGraph
     outputs: list[Any]
     num_calls: int
+    calls: Sequence[Callable[[], Any]]
 
     def replay(self) -> float:
         """Seconds of one call, the mean over one replay."""
@@ -50,7 +54,7 @@ def capture(calls: Sequence[Callable[[], Any]], passes: int = 1) -> Captured:
             outputs = [call() for call in calls]
     graph.replay()
     torch.cuda.synchronize()
-    return Captured(graph, outputs, passes * len(calls))
+    return Captured(graph, outputs, passes * len(calls), calls)
 
 
 def time_in_turns(
