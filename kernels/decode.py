@@ -40,6 +40,18 @@ __all__ = ["paged_decode"]
 _LOG2_E = tl.constexpr(LOG2_E)
 
 
+@triton.jit
+def _as_float16(query):
+    """(query in float16, what each row's scores are to be multiplied with, [BLOCK_M, 1]).
+
+    A row is brought to a largest element between 1 and 2 by a power of two, so that float16 holds all that matters.
+    """
+    largest = tl.max(tl.abs(query.to(tl.float32)), axis=1)
+    exponent = tl.floor(tl.log2(tl.where(largest > 0.0, largest, 1.0)))
+    scaled = query.to(tl.float32) * tl.exp2(-exponent)[:, None]
+    return scaled.to(tl.float16), tl.exp2(exponent)[:, None]
+
+
 @triton.jit(do_not_specialize=["num_reqs", "wanted", "window", "stride_table_req"])
 def _paged_decode_kernel(
     query_ptr,  # [num_reqs, num_heads, head_size]
@@ -91,6 +103,7 @@ def _paged_decode_kernel(
     HAS_SINKS: tl.constexpr,
     HAS_K_SCALE: tl.constexpr,
     HAS_V_SCALE: tl.constexpr,
+    AS_FLOAT16: tl.constexpr,  # the queries are multiplied as float16: see decode's launcher
 ):
     """One program: one request, one kv head, one split. Row i is the i-th query head of that kv head."""
     program = tl.program_id(0)
@@ -129,6 +142,9 @@ def _paged_decode_kernel(
     mask = in_group[:, None] & (dim < HEAD_SIZE)[None, :]
     query_at = request * stride_query_token + head * stride_query_head
     query = tl.load(query_ptr + query_at[:, None] + dim[None, :], mask=mask, other=0.0)
+    row_factor = 1.0
+    if AS_FLOAT16:
+        query, row_factor = _as_float16(query)
 
     block_table_row_ptr = block_table_ptr + request * stride_table_req
     key_ptr = key_cache_ptr + kv_head * stride_key_head
@@ -169,7 +185,7 @@ def _paged_decode_kernel(
         next_position = position + TILE_SIZE
         block, offset = find_slots(block_table_row_ptr, next_position, next_position < split_end, BLOCK_SIZE)
 
-        scores = tl.dot(query, tl.trans(key.to(query.dtype)), input_precision="ieee") * factor
+        scores = tl.dot(query, tl.trans(key.to(query.dtype)), input_precision="ieee") * (factor * row_factor)
         if HAS_SOFTCAP:
             scores = softcap(scores, cap_log2)
         if HAS_ALIBI:
@@ -206,14 +222,15 @@ def choose_config(row_bytes: int, num_sequences: int, device: torch.device) -> C
 
     row_bytes: one key of one kv head. num_sequences: requests times kv heads.
     """
-    # Two tiles of 8 KB of keys and as many of values in flight make 32 KB a program, and five programs fit into a
+    # A tile of 16 KB of keys and one of values on their way make 32 KB a program, and several programs fit into a
     # multiprocessor. Larger tiles leave room for fewer programs, smaller ones have too few bytes for each wait.
-    tile_size = max(16, min(128, 8192 // row_bytes))
+    # Measured, with others, in bench/results/decode-experiments.md.
+    tile_size = max(16, min(128, 16384 // row_bytes))
     # Fewer splits than programs fit at once: a program that starts when others have ended, and reads when they
     # are done, costs more than the few long ones that the rest waits for. With more sequences than that, none is
     # cut that is shorter than 1.25 times the mean: an even batch stays whole, and of a ragged one the long ones are cut.
     wanted_splits = max(3 * runtime.num_multiprocessors(device), num_sequences * 4 // 5)
-    return Config(tile_size, 4, 3, wanted_splits, 256)
+    return Config(tile_size, 4, 2, wanted_splits, 256)
 
 
 FIXED_SPLIT_SIZE = 1024  # positions, in the batch-invariant mode
@@ -397,6 +414,8 @@ def paged_decode(
             HAS_SINKS=sinks is not None,
             HAS_K_SCALE=isinstance(k_scale, torch.Tensor),
             HAS_V_SCALE=isinstance(v_scale, torch.Tensor),
+            # Hopper turns fp8 into float16 in one instruction, into bfloat16 in four, and float16 holds every fp8 number.
+            AS_FLOAT16=query.dtype == torch.bfloat16 and key_cache.element_size() == 1,
             num_warps=config.num_warps,
             num_stages=config.num_stages,
         )

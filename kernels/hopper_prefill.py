@@ -80,44 +80,44 @@ def _machine_objection(device: torch.device) -> str:
 
 
 class _Counters:
-    """Pairs of zeros that a launch may count with. A launch leaves zeros behind, so no launch has to make them.
+    """Four zeros that a launch may count with, many times. A launch leaves zeros behind, so no launch has to make them.
 
-    Two launches at the same time must not share a pair. Launches on one stream follow one another and share the
+    Two launches at the same time must not share them. Launches on one stream follow one another and share the
     stream's; a launch that a CUDA graph captures has its own, as nobody knows where the graph will run.
     """
 
-    NUM_PAIRS = 4096
+    NUM_SETS = 4096
 
     def __init__(self, device: torch.device) -> None:
-        # 16 bytes a pair: Triton compiles a kernel again for an address that is not a multiple of 16.
-        self.pairs = torch.zeros(self.NUM_PAIRS, 4, dtype=torch.int32, device=device)
+        # 16 bytes each: Triton compiles a kernel again for an address that is not a multiple of 16.
+        self.sets = torch.zeros(self.NUM_SETS, 4, dtype=torch.int32, device=device)
         self.unused = itertools.count()
         self.of_stream: dict[int, torch.Tensor] = {}
 
     def fresh(self) -> torch.Tensor | None:
         index = next(self.unused)
-        return self.pairs[index] if index < self.NUM_PAIRS else None
+        return self.sets[index] if index < self.NUM_SETS else None
 
 
 _counters: dict[torch.device, _Counters] = {}
 
 
 def _take_counter(device: torch.device) -> torch.Tensor:
-    """At least two int32 zeros on `device`, for a launch on the current stream."""
+    """Four int32 zeros on `device`, for a launch on the current stream."""
     counters = _counters.get(device)
     if torch.cuda.is_current_stream_capturing():
-        pair = counters.fresh() if counters else None
-        # Without a pair left the graph clears one of its own each time: right, only a microsecond slower.
-        return torch.zeros(2, dtype=torch.int32, device=device) if pair is None else pair
+        counter = counters.fresh() if counters else None
+        # Without one left the graph clears one of its own each time: right, only a microsecond slower.
+        return torch.zeros(4, dtype=torch.int32, device=device) if counter is None else counter
     if counters is None:
         counters = _counters[device] = _Counters(device)
         torch.cuda.current_stream(device).synchronize()  # once: other streams must find zeros
     stream = torch.cuda.current_stream(device).cuda_stream
     if stream not in counters.of_stream:
-        pair = counters.fresh()
-        if pair is None:
-            return torch.zeros(2, dtype=torch.int32, device=device)
-        counters.of_stream[stream] = pair
+        counter = counters.fresh()
+        if counter is None:
+            return torch.zeros(4, dtype=torch.int32, device=device)
+        counters.of_stream[stream] = counter
     return counters.of_stream[stream]
 
 

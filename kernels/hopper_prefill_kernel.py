@@ -174,6 +174,14 @@ def _fetch_tile(
 
 
 @gluon.jit
+def _is_mixed(query_start_loc_ptr, num_reqs):
+    """Whether the batch has decode at one end and prefill at the other, as engines order them."""
+    first = gl.load(query_start_loc_ptr + 1) - gl.load(query_start_loc_ptr)
+    last = gl.load(query_start_loc_ptr + num_reqs) - gl.load(query_start_loc_ptr + (num_reqs - 1))
+    return gl.where(first > 1, 1, 0) + gl.where(last > 1, 1, 0) == 1
+
+
+@gluon.jit
 def _producer(descriptors, requests, work, tiles, barriers, C: gl.constexpr):
     """One warp: takes tickets, tells the consumers which tile each is, and fetches what the tile needs."""
     BLOCK_SIZE: gl.constexpr = C.BLOCK_SIZE
@@ -195,8 +203,15 @@ def _producer(descriptors, requests, work, tiles, barriers, C: gl.constexpr):
     num_programs = gl.num_programs(0)
     fetched = 0  # key tiles so far: their stage and the phase of its barriers follow from it
     done = 0  # tiles
-    ticket = gl.program_id(0)
-    while ticket < num_tickets:
+    # Decode waits for memory and prefill for the tensor cores: in a mixed batch every other program takes its tickets
+    # from the back, so that the two run side by side. counter_ptr: tickets taken, programs done, taken from front and back.
+    program = gl.program_id(0)
+    both_ends = _is_mixed(query_start_loc_ptr, num_reqs)
+    back = gl.where(both_ends, program % 2, 0)
+    place = gl.where(both_ends, program // 2, program)
+    taken = program
+    while taken < num_tickets:
+        ticket = gl.where(back == 1, num_tickets - 1 - place, place)
         is_tile, request, token, num_tokens, group, position, seq_len = _find_tile(
             query_start_loc_ptr, seq_lens_ptr, num_reqs, num_small, ticket, C
         )
@@ -263,7 +278,10 @@ def _producer(descriptors, requests, work, tiles, barriers, C: gl.constexpr):
                 )
                 fetched += 1
             done += 1
-        ticket = num_programs + gl.atomic_add(counter_ptr, 1)
+        taken = num_programs + gl.atomic_add(counter_ptr, 1)
+        place = taken
+        if both_ends:
+            place = (num_programs + 1 - back) // 2 + gl.atomic_add(counter_ptr + 2 + back, 1)
 
     # No tile is left: a message with no tokens.
     messages.index(done & 1).store(gl.zeros([8], gl.int32, MESSAGE))
@@ -273,8 +291,8 @@ def _producer(descriptors, requests, work, tiles, barriers, C: gl.constexpr):
         mbarrier.arrive(query_full.index(i), count=1)
     # The last program to come here puts the counters back to zero for the next launch.
     if gl.atomic_add(counter_ptr + 1, 1) == num_programs - 1:
-        gl.store(counter_ptr, 0)
-        gl.store(counter_ptr + 1, 0)
+        for i in gl.static_range(4):
+            gl.store(counter_ptr + i, 0)
 
 
 @gluon.jit
@@ -683,7 +701,7 @@ def paged_prefill_kernel(
     query_start_loc_ptr,  # [num_reqs + 1]
     alibi_slopes_ptr,  # [num_heads]
     sinks_ptr,  # [num_heads]
-    counter_ptr,  # [2]: tickets taken and programs done, both zero before and after a launch
+    counter_ptr,  # [4]: see _producer; zeros before and after a launch
     scale_in,
     scale_out,
     stride_table_req,

@@ -164,38 +164,40 @@ def _merge_shares_kernel(
     HEAD_SIZE: tl.constexpr,
     HEAD_SIZE_PADDED: tl.constexpr,
     NUM_PARTS: tl.constexpr,  # loaded at once
+    NUM_ROWS: tl.constexpr,
 ):
-    """One program: what one program of hopper_decode_kernel.py began and others ended, for one query head."""
+    """One program: what one program of hopper_decode_kernel.py began and others ended, for NUM_ROWS query heads."""
     # Programs are launched while decode's last ones run (launch_pdl), and wait here for what they write.
     gdc_wait()
     gdc_launch_dependents()
     program = tl.program_id(0)
-    row = tl.program_id(1)
     num_parts = tl.load(plan_ptr + program * 4 + 2)
     if num_parts == 0:
         return
     request = tl.load(plan_ptr + program * 4).to(tl.int64)
-    head = tl.load(plan_ptr + program * 4 + 1) * NUM_QUERIES_PER_KV + row
-    row_max, row_sum, acc = _start_merge(HEAD_SIZE_PADDED)
-    for start in range(0, num_parts, NUM_PARTS):
-        part = start + tl.arange(0, NUM_PARTS)
-        # Slot 1 is for what a program began, slot 0 for what it went on with.
-        slot = (program + part) * 2 + (part == 0).to(tl.int32)
-        at = slot.to(tl.int64) * NUM_QUERIES_PER_KV + row
-        row_max, row_sum, acc = _merge_parts(
-            row_max,
-            row_sum,
-            acc,
-            part_out_ptr,
-            part_lse_ptr,
-            at,
-            part < num_parts,
-            HEAD_SIZE,
-            HEAD_SIZE_PADDED,
-        )
-    out_at = request * stride_out_token + head * stride_out_head
-    lse_at = request * num_heads + head
-    _store_merged(row_max, row_sum, acc, out_ptr + out_at, lse_ptr + lse_at, HEAD_SIZE, HEAD_SIZE_PADDED)
+    kv_head = tl.load(plan_ptr + program * 4 + 1)
+    for row in range(tl.program_id(1) * NUM_ROWS, min((tl.program_id(1) + 1) * NUM_ROWS, NUM_QUERIES_PER_KV)):
+        row_max, row_sum, acc = _start_merge(HEAD_SIZE_PADDED)
+        for start in range(0, num_parts, NUM_PARTS):
+            part = start + tl.arange(0, NUM_PARTS)
+            # Slot 1 is for what a program began, slot 0 for what it went on with.
+            slot = (program + part) * 2 + (part == 0).to(tl.int32)
+            at = slot.to(tl.int64) * NUM_QUERIES_PER_KV + row
+            row_max, row_sum, acc = _merge_parts(
+                row_max,
+                row_sum,
+                acc,
+                part_out_ptr,
+                part_lse_ptr,
+                at,
+                part < num_parts,
+                HEAD_SIZE,
+                HEAD_SIZE_PADDED,
+            )
+        head = kv_head * NUM_QUERIES_PER_KV + row
+        out_at = request * stride_out_token + head * stride_out_head
+        lse_at = request * num_heads + head
+        _store_merged(row_max, row_sum, acc, out_ptr + out_at, lse_ptr + lse_at, HEAD_SIZE, HEAD_SIZE_PADDED)
 
 
 @triton.jit
@@ -251,8 +253,10 @@ def launch_merge_shares(
 ) -> None:
     """Put together what the shares of hopper_decode_kernel.py have cut."""
     num_programs, _, num_queries_per_kv, head_size = part_outs.shape
+    # As many programs as run side by side: more of them would cost more to start than their work takes.
+    num_rows = triton.cdiv(num_programs * num_queries_per_kv, 2048)
     with torch.cuda.device_of(out):
-        _merge_shares_kernel[(num_programs, num_queries_per_kv)](
+        _merge_shares_kernel[(num_programs, triton.cdiv(num_queries_per_kv, num_rows))](
             part_outs,
             part_lses,
             plan,
@@ -264,6 +268,7 @@ def launch_merge_shares(
             HEAD_SIZE=head_size,
             HEAD_SIZE_PADDED=triton.next_power_of_2(head_size),
             NUM_PARTS=64,
+            NUM_ROWS=num_rows,
             num_warps=4,
             launch_pdl=True,
         )

@@ -23,7 +23,6 @@ import triton.language as tl
 from kernels import contract, runtime
 from kernels.contract import AttentionResult, Scale
 from kernels.merge import launch_merge
-from kernels.paging import find_slots, load_tile
 from kernels.scores import alibi, hide, softcap
 from kernels.softmax import (
     LOG2_E,
@@ -58,10 +57,17 @@ def _find_request(query_start_loc_ptr, q_block, num_reqs, BLOCK_Q: tl.constexpr)
 
 
 @triton.jit
+def _find_blocks(block_table_row_ptr, position, kv_first, kv_end, BLOCK_SIZE: tl.constexpr):
+    """The blocks of these positions; the table is read from kv_first to kv_end - 1 only."""
+    in_reach = (position >= kv_first) & (position < kv_end)
+    return tl.load(block_table_row_ptr + position // BLOCK_SIZE, mask=in_reach, other=0)
+
+
+@triton.jit
 def _load_keys_or_values(
     head_ptr,
-    block_table_row_ptr,
-    tile_start,
+    block,
+    position,
     kv_first,
     kv_end,
     stride_block,
@@ -69,18 +75,81 @@ def _load_keys_or_values(
     HEAD_SIZE: tl.constexpr,
     HEAD_SIZE_PADDED: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
-    TILE_SIZE: tl.constexpr,
-    HAS_WINDOW: tl.constexpr,
+    IN_REACH: tl.constexpr,  # all positions are from kv_first to kv_end - 1
 ):
-    """The tile of one head at positions tile_start and on; zeros outside kv_first to kv_end."""
-    position = tile_start + tl.arange(0, TILE_SIZE)
-    in_reach = position < kv_end
-    if HAS_WINDOW:  # an engine may have given blocks before the window to others
-        in_reach = in_reach & (position >= kv_first)
-    block, offset = find_slots(block_table_row_ptr, position, in_reach, BLOCK_SIZE)
-    return load_tile(
-        head_ptr, block, offset, stride_block, stride_slot, in_reach, HEAD_SIZE, HEAD_SIZE_PADDED
-    )
+    """The tile of one head at these positions, [TILE_SIZE, HEAD_SIZE_PADDED]; zeros outside kv_first to kv_end - 1."""
+    dim = tl.arange(0, HEAD_SIZE_PADDED)
+    # A cache can hold more than 2**31 elements: widen before any multiplication with a stride.
+    row = block.to(tl.int64) * stride_block + (position % BLOCK_SIZE).to(tl.int64) * stride_slot
+    ptrs = head_ptr + row[:, None] + dim[None, :]
+    if IN_REACH:
+        if HEAD_SIZE == HEAD_SIZE_PADDED:
+            return tl.load(ptrs)
+        return tl.load(ptrs, mask=(dim < HEAD_SIZE)[None, :], other=0.0)
+    # What lies outside may hold NaN, and an engine may have given blocks before the window to others.
+    mask = ((position >= kv_first) & (position < kv_end))[:, None] & (dim < HEAD_SIZE)[None, :]
+    return tl.load(ptrs, mask=mask, other=0.0)
+
+
+@triton.jit
+def _attend(
+    state,  # (row_max, row_sum, acc), as in softmax.py
+    start,  # a multiple of TILE_SIZE
+    end,
+    query,
+    query_position,
+    request,  # (row of the block table, its keys, its values, kv_first, kv_end)
+    strides,  # of the caches' blocks and slots: (key block, key slot, value block, value slot)
+    visible,  # (first, last) position that each row sees
+    scaling,  # (factor, cap_log2, slopes_log2)
+    HEAD_SIZE: tl.constexpr,
+    HEAD_SIZE_PADDED: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    TILE_SIZE: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
+    MASKED: tl.constexpr,  # some row does not see all of these positions
+    HAS_WINDOW: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr,
+    HAS_ALIBI: tl.constexpr,
+    SCALE_FIRST: tl.constexpr,
+):
+    """The softmax's state after the tiles from start to end."""
+    row_max, row_sum, acc = state
+    block_table_row_ptr, key_ptr, value_ptr, kv_first, kv_end = request
+    stride_key_block, stride_key_slot, stride_value_block, stride_value_slot = strides
+    first, last = visible
+    factor, cap_log2, slopes_log2 = scaling
+    column = tl.arange(0, TILE_SIZE)
+    block = _find_blocks(block_table_row_ptr, start + column, kv_first, kv_end, BLOCK_SIZE)
+    for tile_start in tl.range(start, end, TILE_SIZE, num_stages=NUM_STAGES):
+        position = tile_start + column
+        key = _load_keys_or_values(
+            key_ptr, block, position, kv_first, kv_end, stride_key_block, stride_key_slot,
+            HEAD_SIZE, HEAD_SIZE_PADDED, BLOCK_SIZE, not MASKED,
+        )  # fmt: skip
+        value = _load_keys_or_values(
+            value_ptr, block, position, kv_first, kv_end, stride_value_block, stride_value_slot,
+            HEAD_SIZE, HEAD_SIZE_PADDED, BLOCK_SIZE, not MASKED,
+        )  # fmt: skip
+        # The next tile's blocks, so that its loads will not wait for the table: Triton would count that wait as one
+        # of the stages, and have half as many tiles on their way.
+        block = _find_blocks(block_table_row_ptr, position + TILE_SIZE, kv_first, kv_end, BLOCK_SIZE)
+        scores = tl.dot(query, tl.trans(key.to(query.dtype)), input_precision="ieee")
+        if SCALE_FIRST:
+            scores = scores * factor
+            if HAS_SOFTCAP:
+                scores = softcap(scores, cap_log2)
+            if HAS_ALIBI:
+                scores = alibi(scores, slopes_log2, query_position, position)
+        if MASKED:
+            scores = hide(scores, first, last, position, HAS_WINDOW)
+        if SCALE_FIRST:
+            row_max, row_sum, acc = update_softmax(row_max, row_sum, acc, scores, value.to(query.dtype))
+        else:
+            row_max, row_sum, acc = update_scaled_softmax(
+                row_max, row_sum, acc, scores, factor, value.to(query.dtype)
+            )
+    return row_max, row_sum, acc
 
 
 @triton.jit
@@ -125,6 +194,7 @@ def _paged_prefill_kernel(
     BLOCK_M: tl.constexpr,  # rows of the tile; the first BLOCK_Q * NUM_QUERIES_PER_KV are used
     BLOCK_Q: tl.constexpr,  # query tokens of the tile
     TILE_SIZE: tl.constexpr,
+    NUM_STAGES: tl.constexpr,  # tiles of keys and values on their way at once, less one
     NUM_SPLITS: tl.constexpr,
     CAUSAL: tl.constexpr,
     HAS_WINDOW: tl.constexpr,
@@ -203,42 +273,35 @@ def _paged_prefill_kernel(
     else:
         row_max, row_sum, acc = start_softmax(BLOCK_M, HEAD_SIZE_PADDED)
 
-    block_table_row_ptr = block_table_ptr + request.to(tl.int64) * stride_table_req
-    key_ptr = key_cache_ptr + kv_head * stride_key_head
-    value_ptr = value_cache_ptr + kv_head * stride_value_head
-    key = _load_keys_or_values(
-        key_ptr, block_table_row_ptr, kv_start, kv_first, kv_end,
-        stride_key_block, stride_key_slot, HEAD_SIZE, HEAD_SIZE_PADDED, BLOCK_SIZE, TILE_SIZE, HAS_WINDOW,
+    state = (row_max, row_sum, acc)
+    seen = (
+        block_table_ptr + request.to(tl.int64) * stride_table_req,
+        key_cache_ptr + kv_head * stride_key_head,
+        value_cache_ptr + kv_head * stride_value_head,
+        kv_first,
+        kv_end,
+    )
+    strides = (stride_key_block, stride_key_slot, stride_value_block, stride_value_slot)
+    visible = (first, last)
+    scaling = (factor, cap_log2, slopes_log2)
+    # Tiles at the window's edge, then those that all rows see whole, then those on the diagonal or at the end.
+    whole_start = kv_start
+    if HAS_WINDOW:
+        whole_start = tl.minimum(tl.maximum(tl.cdiv(full_start, TILE_SIZE) * TILE_SIZE, kv_start), kv_end)
+        state = _attend(
+            state, kv_start, whole_start, query, query_position, seen, strides, visible, scaling,
+            HEAD_SIZE, HEAD_SIZE_PADDED, BLOCK_SIZE, TILE_SIZE, 1, True, True, HAS_SOFTCAP, HAS_ALIBI, SCALE_FIRST,
+        )  # fmt: skip
+    whole_end = tl.maximum(tl.minimum(full_end, kv_end) // TILE_SIZE * TILE_SIZE, whole_start)
+    state = _attend(
+        state, whole_start, whole_end, query, query_position, seen, strides, visible, scaling,
+        HEAD_SIZE, HEAD_SIZE_PADDED, BLOCK_SIZE, TILE_SIZE, NUM_STAGES, False, HAS_WINDOW, HAS_SOFTCAP, HAS_ALIBI,
+        SCALE_FIRST,
     )  # fmt: skip
-    scores = tl.dot(query, tl.trans(key.to(query.dtype)), input_precision="ieee")
-    for tile_start in range(kv_start, kv_end, TILE_SIZE):
-        # The next tile's scores need nothing of this tile: the matrix units work on them during its softmax.
-        key = _load_keys_or_values(
-            key_ptr, block_table_row_ptr, tile_start + TILE_SIZE, kv_first, kv_end,
-            stride_key_block, stride_key_slot, HEAD_SIZE, HEAD_SIZE_PADDED, BLOCK_SIZE, TILE_SIZE, HAS_WINDOW,
-        )  # fmt: skip
-        value = _load_keys_or_values(
-            value_ptr, block_table_row_ptr, tile_start, kv_first, kv_end,
-            stride_value_block, stride_value_slot, HEAD_SIZE, HEAD_SIZE_PADDED, BLOCK_SIZE, TILE_SIZE, HAS_WINDOW,
-        )  # fmt: skip
-        next_scores = tl.dot(query, tl.trans(key.to(query.dtype)), input_precision="ieee")
-
-        key_position = tile_start + tl.arange(0, TILE_SIZE)
-        if SCALE_FIRST:
-            scores = scores * factor
-            if HAS_SOFTCAP:
-                scores = softcap(scores, cap_log2)
-            if HAS_ALIBI:
-                scores = alibi(scores, slopes_log2, query_position, key_position)
-        if (tile_start + TILE_SIZE > full_end) | (tile_start < full_start):
-            scores = hide(scores, first, last, key_position, HAS_WINDOW)
-        if SCALE_FIRST:
-            row_max, row_sum, acc = update_softmax(row_max, row_sum, acc, scores, value.to(query.dtype))
-        else:
-            row_max, row_sum, acc = update_scaled_softmax(
-                row_max, row_sum, acc, scores, factor, value.to(query.dtype)
-            )
-        scores = next_scores
+    row_max, row_sum, acc = _attend(
+        state, whole_end, kv_end, query, query_position, seen, strides, visible, scaling,
+        HEAD_SIZE, HEAD_SIZE_PADDED, BLOCK_SIZE, TILE_SIZE, 1, True, HAS_WINDOW, HAS_SOFTCAP, HAS_ALIBI, SCALE_FIRST,
+    )  # fmt: skip
 
     output, lse = finish_softmax(row_max, row_sum, acc)
     output *= value_factor
@@ -251,23 +314,28 @@ def _paged_prefill_kernel(
 def _choose_tile(
     query: torch.Tensor, head_size_padded: int, average_rows: int, num_queries_per_kv: int, max_seq_len: int
 ) -> tuple[int, int, int, int]:
-    """(BLOCK_M, TILE_SIZE, num_warps, num_stages), from shapes alone: rows for an average request, within what fits."""
+    """(BLOCK_M, TILE_SIZE, num_warps, NUM_STAGES), from shapes alone: rows for an average request, within what fits.
+
+    bench/tune_prefill.py measures others; results/prefill-experiments.md says what came.
+    """
     if runtime.INTERPRET:
-        largest_rows = 64
-    elif query.element_size() == 4:
-        largest_rows = 16  # true float32 runs on the ordinary multipliers, whose operands sit in registers
-    else:
-        largest_rows = 128 if head_size_padded <= 128 else 64
-    rows = max(16, min(triton.next_power_of_2(average_rows), largest_rows))
-    rows = max(rows, triton.next_power_of_2(num_queries_per_kv))
-    if runtime.INTERPRET:
-        tile_size = runtime.interpreter_tile(rows, head_size_padded, max_seq_len)
-    elif query.element_size() == 4:
-        tile_size = 16
-    else:
-        tile_size = 64 if head_size_padded <= 128 else 32
-    num_warps = 8 if rows > 64 or head_size_padded > 128 or query.element_size() == 4 else 4
-    return rows, tile_size, num_warps, 3
+        rows = _fit_rows(average_rows, 64, num_queries_per_kv)
+        return rows, runtime.interpreter_tile(rows, head_size_padded, max_seq_len), 4, 1
+    if query.element_size() == 4:  # true float32 runs on the ordinary multipliers, whose operands sit in registers
+        return _fit_rows(average_rows, 16, num_queries_per_kv), 16, 8, 3
+    if runtime.shared_memory(query.device) < 160 * 1024:  # what the tiles below need; Hopper and Blackwell have more
+        rows = _fit_rows(average_rows, 64, num_queries_per_kv)
+        return rows, 32, 4, 2
+    # Of 256 rows with heads of 128 a few registers spill, outside the loop; the keys are read half as often.
+    rows = _fit_rows(average_rows, 256 if head_size_padded == 128 else 128, num_queries_per_kv)
+    num_warps = 8 if rows > 64 or head_size_padded > 128 else 4
+    return rows, 64, num_warps, 2 if head_size_padded > 128 else 3
+
+
+def _fit_rows(average_rows: int, largest: int, num_queries_per_kv: int) -> int:
+    """Rows of a tile: at least 16, which tl.dot takes, and one query token's."""
+    rows = max(16, min(triton.next_power_of_2(average_rows), largest))
+    return max(rows, triton.next_power_of_2(num_queries_per_kv))
 
 
 def _choose_num_splits(num_programs: int, max_seq_len: int, device: torch.device) -> int:
@@ -442,8 +510,8 @@ def launch_prefill(
             HAS_K_SCALE=isinstance(k_scale, torch.Tensor),
             HAS_V_SCALE=isinstance(v_scale, torch.Tensor),
             SCALE_FIRST=softcap is not None or alibi_slopes is not None or scale <= 0,
+            NUM_STAGES=num_stages,
             num_warps=num_warps,
-            num_stages=num_stages,
         )
     if num_splits > 1:
         launch_merge(outputs, lses, out, lse)

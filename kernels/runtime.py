@@ -10,7 +10,7 @@ import os
 
 import torch
 
-__all__ = ["INTERPRET", "check_launch", "describe", "device", "interpreter_tile", "num_multiprocessors"]
+__all__ = ["INTERPRET", "check_launch", "describe", "device", "interpreter_tile", "num_multiprocessors", "shared_memory"]
 
 
 def _choose_interpreter() -> bool:
@@ -78,6 +78,14 @@ def num_multiprocessors(device: torch.device) -> int:
     if INTERPRET:
         return 1
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+@functools.cache
+def shared_memory(device: torch.device) -> int:
+    """Bytes of shared memory that one program can have on `device`; as many as it likes in the interpreter."""
+    if INTERPRET:
+        return 1 << 30
+    return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin)
 
 
 @functools.cache

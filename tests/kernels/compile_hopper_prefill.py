@@ -76,7 +76,7 @@ class CompileOnly:
 
 def main():
     runtime.num_multiprocessors = lambda device: 132
-    hopper_prefill._take_counter = lambda device: torch.zeros(2, dtype=torch.int32)
+    hopper_prefill._take_counter = lambda device: torch.zeros(4, dtype=torch.int32)
     kernel = hopper_prefill_kernel.paged_prefill_kernel
     for dtype, num_heads, num_kv_heads, head_size, block_size, options in json.loads(sys.argv[1]):
         launch = f"{dtype} {num_heads}/{num_kv_heads} heads of {head_size}, blocks of {block_size}, {options}"

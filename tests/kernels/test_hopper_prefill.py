@@ -94,12 +94,12 @@ def emulated(monkeypatch):
         module = importlib.import_module(KERNEL_MODULE)
     monkeypatch.setitem(sys.modules, KERNEL_MODULE, module)
     monkeypatch.setattr(kernels, "hopper_prefill_kernel", module, raising=False)
-    counter = torch.zeros(2, dtype=torch.int32)
+    counter = torch.zeros(4, dtype=torch.int32)
     monkeypatch.setattr(hopper_prefill, "_take_counter", lambda device: counter)
     monkeypatch.setattr(hopper_prefill, "_machine_objection", lambda device: "")
     monkeypatch.setattr(runtime, "num_multiprocessors", lambda device: 3)
     yield torch.device("cpu")
-    assert counter.tolist() == [0, 0]
+    assert counter.tolist() == [0, 0, 0, 0]
 
 
 @pytest.fixture(params=["emulated", pytest.param("hopper", marks=pytest.mark.gpu)])
@@ -192,6 +192,14 @@ def test_small_tiles_first(request_, num_small, machine, monkeypatch):
 )
 def test_large_batches(requests, hopper):
     assert_right(make_batch(Spec(requests, 32, 8, 128, 16), torch.bfloat16, hopper))
+
+
+@pytest.mark.parametrize("decode_first", [False, True])
+def test_mixed_batches_are_taken_from_both_ends(decode_first, machine):
+    """Decode at one end and prefill at the other, as engines order a batch."""
+    requests = ((300, 700), (129, 129), (1, 500), (0, 40), (1, 16), (1, 129), (1, 1))
+    spec = Spec(requests[::-1] if decode_first else requests, 8, 2, 128, 16)
+    assert_right(make_batch(spec, dtype_of(machine), machine))
 
 
 def test_large_scores(machine):
