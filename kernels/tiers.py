@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from kernels import contract, runtime
-from kernels.contract import Scale
+from kernels.options import Scale, ScoreOptions
 
 __all__ = ["Choice", "explain"]
 
@@ -34,15 +34,12 @@ def choose_tier(
     key_cache: torch.Tensor,
     value_cache: torch.Tensor,
     scale: float,
-    *,
-    k_scale: Scale = None,
-    v_scale: Scale = None,
-    batch_invariant: bool = False,
+    options: ScoreOptions,
 ) -> Choice:
     """The tier for a `paged_attention` with these arguments; the others make no difference."""
     if runtime.INTERPRET:
         return Choice("interpreter", f"kernels run on: {runtime.describe()}")
-    if batch_invariant:
+    if options.batch_invariant:
         return Choice("triton", "batch_invariant asks for tiles that depend on the model's sizes alone")
     if not HOPPER_PREFILL_IS_PROVEN:
         return Choice(
@@ -51,7 +48,7 @@ def choose_tier(
     from kernels import hopper_prefill
 
     objection = hopper_prefill.supports(
-        query, key_cache, value_cache, scale, k_scale=k_scale, v_scale=v_scale
+        query, key_cache, value_cache, scale, k_scale=options.k_scale, v_scale=options.v_scale
     )
     if objection:
         return Choice("triton", f"of the Hopper kernel: {objection}")
@@ -85,29 +82,10 @@ def explain(
 
     Raises ValueError where `paged_attention` would.
     """
+    options = ScoreOptions(
+        causal, sliding_window, softcap, alibi_slopes, sinks, k_scale, v_scale, batch_invariant
+    )
     contract.check_paged(
-        query,
-        key_cache,
-        value_cache,
-        block_table,
-        seq_lens,
-        query_start_loc,
-        scale,
-        out,
-        sliding_window=sliding_window,
-        softcap=softcap,
-        alibi_slopes=alibi_slopes,
-        sinks=sinks,
-        k_scale=k_scale,
-        v_scale=v_scale,
-        fp8_cache=True,
+        query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, out, options, fp8=True
     )
-    return choose_tier(
-        query,
-        key_cache,
-        value_cache,
-        scale,
-        k_scale=k_scale,
-        v_scale=v_scale,
-        batch_invariant=batch_invariant,
-    )
+    return choose_tier(query, key_cache, value_cache, scale, options)
