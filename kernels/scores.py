@@ -1,7 +1,8 @@
 """What may happen to a tile of scores between the product of queries and keys and the softmax.
 
 The order is vLLM's: scale, softcap, ALiBi, mask. A tile is [NUM_ROWS, TILE_SIZE]; a row is a query of one head at a
-position of its sequence, a column is a key's position. Results are in log2 units, as softmax.py wants them. At the end, what launchers give their kernels for it.
+position of its sequence, a column is a key's position. Results are in log2 units, as softmax.py wants them.
+`score_numbers` makes what launchers hand to their kernels for it.
 """
 
 # mypy: allow-untyped-defs
