@@ -9,15 +9,14 @@
 
 `kernels.reference` has the same functions in plain torch. `kernels.explain` says which kernel serves given arguments.
 
-The files in the order in which a learner meets their ideas. What is right: reference.py, contract.py. Whose block is
-whose: block_pool.py, paging.py, kv_cache.py. Decode: single_query.py (one query, one head), softmax.py, gqa_decode.py
-(all heads of a kv head in one tile), merge.py, schedule.py and decode.py (splits, planned on the device). Prefill:
-scores.py, prefill.py. Other caches: latent.py, cascade.py. For one generation of GPUs, in Gluon: hopper_decode.py,
-hopper_prefill.py, their programs beside them. Who chooses: tiers.py, attention.py.
+The files in the order in which a learner meets their ideas. What is right: reference.py, contract.py, options.py.
+Whose block is whose: block_pool.py, paging.py, kv_cache.py. Decode: single_query.py (one query, one head), softmax.py,
+gqa_decode.py (all heads of a kv head in one tile), merge.py, schedule.py and decode.py (splits, planned on the
+device). Prefill: scores.py, prefill.py. Other caches: latent.py, cascade.py. For one generation of GPUs, in Gluon:
+hopper_decode.py, hopper_prefill.py, their programs beside them. Who chooses: tiers.py, attention.py.
 
-Nothing loads Triton before a Triton function is
-asked for; import `kernels` before `triton` all the same, because it chooses the interpreter on a machine
-without a GPU.
+Nothing loads Triton before a Triton function is asked for; import `kernels` before `triton` all the same, because it
+chooses the interpreter on a machine without a GPU.
 """
 
 from importlib import import_module
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from kernels.latent import latent_decode
     from kernels.merge import merge_attn_states
     from kernels.prefill import paged_prefill
-    from kernels.tiers import explain
+    from kernels.tiers import explain, explain_decode
 
 __all__ = [
     "INTERPRET",
@@ -46,6 +45,7 @@ __all__ = [
     "describe",
     "device",
     "explain",
+    "explain_decode",
     "latent_decode",
     "merge_attn_states",
     "paged_attention",
@@ -60,6 +60,7 @@ _HOME = {
     "BlockPool": "block_pool",
     "cascade_attention": "cascade",
     "explain": "tiers",
+    "explain_decode": "tiers",
     "latent_decode": "latent",
     "merge_attn_states": "merge",
     "paged_attention": "attention",

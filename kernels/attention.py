@@ -2,9 +2,9 @@
 
 import torch
 
-from kernels import contract, runtime
-from kernels.contract import AttentionResult, Scale
-from kernels.prefill import launch_prefill
+from kernels import contract, hopper_prefill, prefill, runtime
+from kernels.contract import AttentionResult
+from kernels.options import Scale, ScoreOptions
 from kernels.tiers import choose_tier
 
 __all__ = ["paged_attention"]
@@ -62,72 +62,15 @@ def paged_attention(
     Raises ValueError when an argument breaks the contract. On a GPU that is said of shapes, dtypes, devices and
     strides; the environment's KERNELS_DEBUG=1 adds values (lengths, block ids, starts), at the price of a wait.
     """
+    options = ScoreOptions(
+        causal, sliding_window, softcap, alibi_slopes, sinks, k_scale, v_scale, batch_invariant
+    )
     contract.check_paged(
-        query,
-        key_cache,
-        value_cache,
-        block_table,
-        seq_lens,
-        query_start_loc,
-        scale,
-        out,
-        sliding_window=sliding_window,
-        softcap=softcap,
-        alibi_slopes=alibi_slopes,
-        sinks=sinks,
-        k_scale=k_scale,
-        v_scale=v_scale,
-        fp8_cache=True,
+        query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, out, options, fp8=True
     )
     runtime.check_launch("query", query)
-    choice = choose_tier(
-        query,
-        key_cache,
-        value_cache,
-        scale,
-        k_scale=k_scale,
-        v_scale=v_scale,
-        batch_invariant=batch_invariant,
+    tier = choose_tier(query, key_cache, value_cache, scale, options).tier
+    run_prefill = hopper_prefill.run_prefill if tier == "hopper" else prefill.run_prefill
+    return run_prefill(
+        query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, options, out, return_lse
     )
-    if choice.tier == "hopper":
-        from kernels.hopper_prefill import paged_prefill_hopper
-
-        return paged_prefill_hopper(
-            query,
-            key_cache,
-            value_cache,
-            block_table,
-            seq_lens,
-            query_start_loc,
-            scale,
-            causal=causal,
-            sliding_window=sliding_window,
-            softcap=softcap,
-            alibi_slopes=alibi_slopes,
-            sinks=sinks,
-            out=out,
-            return_lse=return_lse,
-        )
-    if out is None:
-        out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    lse = query.new_empty(query.shape[:2], dtype=torch.float32)
-    launch_prefill(
-        query,
-        key_cache,
-        value_cache,
-        block_table,
-        seq_lens,
-        query_start_loc,
-        scale,
-        out,
-        lse,
-        causal=causal,
-        sliding_window=sliding_window,
-        softcap=softcap,
-        alibi_slopes=alibi_slopes,
-        sinks=sinks,
-        k_scale=k_scale,
-        v_scale=v_scale,
-        batch_invariant=batch_invariant,
-    )
-    return (out, lse) if return_lse else out

@@ -9,11 +9,14 @@ Reads the prefix once for each tile of queries, all requests together; writes tw
 Bound: for decode, bytes, and the prefix's count once: with n requests the gain on it is up to n-fold.
 """
 
+from dataclasses import replace
+
 import torch
 
 from kernels import contract, runtime
-from kernels.contract import AttentionResult, Scale
+from kernels.contract import AttentionResult
 from kernels.merge import launch_merge
+from kernels.options import Scale, ScoreOptions
 from kernels.prefill import launch_prefill
 
 __all__ = ["cascade_attention"]
@@ -45,20 +48,9 @@ def cascade_attention(
     The other arguments, results and errors are those of `kernels.paged_attention`. A window or ALiBi would give each
     request another view of the prefix; they are not offered.
     """
+    options = ScoreOptions(softcap=softcap, sinks=sinks, k_scale=k_scale, v_scale=v_scale)
     contract.check_paged(
-        query,
-        key_cache,
-        value_cache,
-        block_table,
-        seq_lens,
-        query_start_loc,
-        scale,
-        out,
-        softcap=softcap,
-        sinks=sinks,
-        k_scale=k_scale,
-        v_scale=v_scale,
-        fp8_cache=True,
+        query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, out, options, fp8=True
     )
     contract.check_common_prefix(common_prefix_len, key_cache, block_table, seq_lens, query_start_loc)
     runtime.check_launch("query", query)
@@ -82,13 +74,9 @@ def cascade_attention(
         prefix_len,
         all_tokens,
         scale,
+        replace(options, causal=False),
         outputs[0],
         lses[0],
-        causal=False,
-        softcap=softcap,
-        sinks=sinks,  # once: the merge adds the parts' sums
-        k_scale=k_scale,
-        v_scale=v_scale,
     )
     launch_prefill(
         query,
@@ -97,11 +85,9 @@ def cascade_attention(
         (seq_lens - common_prefix_len).clamp(min=0),
         query_start_loc,
         scale,
+        replace(options, sinks=None),  # they count once: the merge adds the parts' sums
         outputs[1],
         lses[1],
-        softcap=softcap,
-        k_scale=k_scale,
-        v_scale=v_scale,
     )
     launch_merge(outputs, lses, out, lse)
     return (out, lse) if return_lse else out

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from kernels.options import PLAIN, Scale, ScoreOptions
+
 KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 REFERENCE_DTYPES = (*KERNEL_DTYPES, torch.float64)
 # What a cache may hold instead of the query's dtype, one byte an element.
@@ -23,9 +25,6 @@ FP8_DTYPES = (torch.float8_e4m3fn, torch.float8_e5m2)
 # caller prove to the type checker which one it asked for.
 AttentionResult = torch.Tensor | Any
 
-# What a cache's elements are multiplied with: nothing, one number, or a tensor of one or of num_kv_heads numbers.
-Scale = float | torch.Tensor | None
-
 
 def debugging() -> bool:
     """True when the environment asks for checks of values, which wait for the GPU: KERNELS_DEBUG=1."""
@@ -33,16 +32,7 @@ def debugging() -> bool:
 
 
 def check_dense(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    scale: float,
-    causal: bool,
-    *,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    alibi_slopes: torch.Tensor | None = None,
-    sinks: torch.Tensor | None = None,
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, options: ScoreOptions
 ) -> None:
     """The arguments of `dense_attention`: one request, its keys and values in order."""
     _check_tensor("query", query, {"n_q": None, "num_heads": None, "head_size": None}, REFERENCE_DTYPES)
@@ -54,8 +44,8 @@ def check_dense(
     _check_tensor("value", value, kv_shape, [query.dtype], query.device)
     _check_heads(query.shape[1], num_kv_heads, head_size)
     _check_scale(scale)
-    _check_score_options(query, sliding_window, softcap, alibi_slopes, sinks)
-    if causal and 0 < n_kv < query.shape[0]:
+    _check_options(options, query, num_kv_heads)
+    if options.causal and 0 < n_kv < query.shape[0]:
         raise ValueError(
             f"query: expected at most n_kv={n_kv} queries, because they are the last tokens of the sequence, "
             f"got {query.shape[0]}"
@@ -71,24 +61,19 @@ def check_paged(
     query_start_loc: torch.Tensor | None,
     scale: float,
     out: torch.Tensor | None,
+    options: ScoreOptions = PLAIN,
     dtypes: Iterable[torch.dtype] = KERNEL_DTYPES,
     *,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    alibi_slopes: torch.Tensor | None = None,
-    sinks: torch.Tensor | None = None,
-    k_scale: Scale = None,
-    v_scale: Scale = None,
-    fp8_cache: bool = False,
+    fp8: bool = False,
 ) -> None:
     """The arguments of `paged_attention`; with query_start_loc None those of `paged_decode`.
 
-    fp8_cache: whether the caches may hold float8 numbers.
+    fp8: whether the caches may hold float8 numbers.
     """
     _check_tensor("query", query, {"num_tokens": None, "num_heads": None, "head_size": None}, dtypes)
     num_tokens, num_heads, head_size = query.shape
     device = query.device
-    _check_cache(key_cache, value_cache, head_size, query.dtype, device, fp8=fp8_cache)
+    _check_cache(key_cache, value_cache, head_size, query.dtype, device, fp8=fp8)
     num_kv_heads = key_cache.shape[2]
     _check_heads(num_heads, num_kv_heads, head_size)
 
@@ -107,9 +92,7 @@ def check_paged(
                 f"query: expected no tokens, because block_table has no requests, got {num_tokens}"
             )
     _check_scale(scale)
-    _check_score_options(query, sliding_window, softcap, alibi_slopes, sinks)
-    _check_cache_scale("k_scale", k_scale, num_kv_heads, device)
-    _check_cache_scale("v_scale", v_scale, num_kv_heads, device)
+    _check_options(options, query, num_kv_heads)
     if out is not None:
         out_shape = {"num_tokens": num_tokens, "num_heads": num_heads, "head_size": head_size}
         _check_tensor("out", out, out_shape, [query.dtype], device)
@@ -301,14 +284,9 @@ def _check_scale(scale: float) -> None:
         raise ValueError(f"scale: expected a finite number, got {scale}")
 
 
-def _check_score_options(
-    query: torch.Tensor,
-    sliding_window: int | None,
-    softcap: float | None,
-    alibi_slopes: torch.Tensor | None,
-    sinks: torch.Tensor | None,
-) -> None:
-    """What changes scores or their sum, for queries [*, num_heads, *]."""
+def _check_options(options: ScoreOptions, query: torch.Tensor, num_kv_heads: int) -> None:
+    """For queries [*, num_heads, *]."""
+    sliding_window, softcap = options.sliding_window, options.softcap
     if sliding_window is not None and (
         isinstance(sliding_window, bool) or not isinstance(sliding_window, int) or sliding_window < 1
     ):
@@ -322,10 +300,12 @@ def _check_score_options(
         or not (math.isfinite(softcap) and softcap > 0)
     ):
         raise ValueError(f"softcap: expected None or a positive number, got {softcap!r}")
-    for name, tensor in (("alibi_slopes", alibi_slopes), ("sinks", sinks)):
+    for name, tensor in (("alibi_slopes", options.alibi_slopes), ("sinks", options.sinks)):
         if tensor is not None:
             dtypes = [torch.float32, torch.float64] if query.dtype == torch.float64 else [torch.float32]
             _check_tensor(name, tensor, {"num_heads": query.shape[1]}, dtypes, query.device)
+    _check_cache_scale("k_scale", options.k_scale, num_kv_heads, query.device)
+    _check_cache_scale("v_scale", options.v_scale, num_kv_heads, query.device)
 
 
 def _check_cache_scale(name: str, scale: Scale, num_kv_heads: int, device: torch.device) -> None:

@@ -10,7 +10,7 @@ and a second kernel puts the request's splits together (merge.py).
 Each key and value is read once, and nothing else is large: reading them bounds the speed. A load takes most of a
 microsecond, so an H200 reaches its bandwidth only with about 64 KB on their way in each multiprocessor: hence
 several programs on each, several tiles in flight in each (num_stages), and the block table read a tile ahead.
-The fourth rung, hopper_decode.py, has a warp of its own for that; paged_decode takes it where it can.
+The fourth rung, hopper_decode.py, has a warp of its own for that; tiers.py says when paged_decode takes it.
 """
 
 # mypy: allow-untyped-defs
@@ -22,11 +22,12 @@ import triton
 import triton.language as tl
 
 from kernels import contract, hopper_decode, runtime
-from kernels.contract import AttentionResult, Scale
+from kernels.contract import AttentionResult
 from kernels.merge import launch_merge_splits
+from kernels.options import Scale, ScoreOptions
 from kernels.paging import find_slots, load_tile
 from kernels.schedule import find_split
-from kernels.scores import alibi, softcap
+from kernels.scores import alibi, score_numbers, softcap
 from kernels.softmax import (
     LOG2_E,
     finish_softmax,
@@ -34,6 +35,7 @@ from kernels.softmax import (
     start_softmax_at_sinks,
     update_softmax,
 )
+from kernels.tiers import choose_decode_tier
 
 __all__ = ["paged_decode"]
 
@@ -274,70 +276,63 @@ def paged_decode(
         device with one element or one for each kv head. Positive.
     batch_invariant: cut every sequence at fixed places, so that a request's output has the same bits in any
         batch. Without it, where sequences are cut depends on the batch, and sums are rounded differently.
-    tier: "triton" for this file's kernel, "hopper" for hopper_decode.py's; None takes hopper's where there is no
-        `hopper_decode.objection`.
+    tier: "triton" for this file's kernel, "hopper" for hopper_decode.py's; None takes what
+        `kernels.explain_decode` says.
     out: where to write the output, like query; made when None.
 
     Returns the output [num_reqs, num_heads, head_size] and, with `return_lse`, the natural logarithm of the
     sum of exponentials [num_reqs, num_heads] in float32. A request of length 0 gets zeros and -inf (its sink, if
     there are sinks). Raises ValueError when an argument breaks the contract.
     """
+    causal = True  # or not: the query is its sequence's last, and sees all of it either way
+    options = ScoreOptions(
+        causal, sliding_window, softcap, alibi_slopes, sinks, k_scale, v_scale, batch_invariant
+    )
     contract.check_paged(
-        query,
-        key_cache,
-        value_cache,
-        block_table,
-        seq_lens,
-        None,
-        scale,
-        out,
-        sliding_window=sliding_window,
-        softcap=softcap,
-        alibi_slopes=alibi_slopes,
-        sinks=sinks,
-        k_scale=k_scale,
-        v_scale=v_scale,
-        fp8_cache=True,
+        query, key_cache, value_cache, block_table, seq_lens, None, scale, out, options, fp8=True
     )
     runtime.check_launch("query", query)
-    num_reqs, num_heads, head_size = query.shape
-    _, block_size, num_kv_heads, _ = key_cache.shape
     if out is None:
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    lse = query.new_empty(num_reqs, num_heads, dtype=torch.float32)
-    if num_reqs == 0:
+    lse = query.new_empty(query.shape[:2], dtype=torch.float32)
+    if len(query) == 0:
         return (out, lse) if return_lse else out
 
-    objection = hopper_decode.objection(
-        query, key_cache, value_cache, k_scale=k_scale, v_scale=v_scale, batch_invariant=batch_invariant
-    )
-    if tier is None:
-        tier = "hopper" if objection is None else "triton"
-    if tier not in ("hopper", "triton"):
+    if tier not in ("hopper", "triton", None):
         raise ValueError(f'tier: expected "hopper", "triton" or None, got {tier!r}')
-    if tier == "hopper" and objection is not None:
-        raise ValueError(f"tier: hopper cannot serve these arguments: {objection}")
-    if tier == "hopper":
-        hopper_decode.launch_decode(
-            query,
-            key_cache,
-            value_cache,
-            block_table,
-            seq_lens,
-            scale,
-            out,
-            lse,
-            sliding_window=sliding_window,
-            softcap=softcap,
-            alibi_slopes=alibi_slopes,
-            sinks=sinks,
+    if tier is None:
+        tier = choose_decode_tier(query, key_cache, value_cache, options).tier
+    elif tier == "hopper" and (
+        objection := hopper_decode.objection(
+            query, key_cache, value_cache, k_scale=k_scale, v_scale=v_scale, batch_invariant=batch_invariant
         )
-        return (out, lse) if return_lse else out
+    ):
+        raise ValueError(f"tier: hopper cannot serve these arguments: {objection}")
+    launch = hopper_decode.launch_decode if tier == "hopper" else launch_decode
+    launch(query, key_cache, value_cache, block_table, seq_lens, scale, options, out, lse)
+    return (out, lse) if return_lse else out
 
+
+def launch_decode(
+    query: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    seq_lens: torch.Tensor,
+    scale: float,
+    options: ScoreOptions,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+) -> None:
+    """Fill `out`, like query, and `lse`, [num_reqs, num_heads] float32 and contiguous. Arguments were checked, and there
+    is a request.
+    """
+    num_reqs, num_heads, head_size = query.shape
+    _, block_size, num_kv_heads, _ = key_cache.shape
     num_queries_per_kv = num_heads // num_kv_heads
     head_size_padded = max(16, triton.next_power_of_2(head_size))
     max_seq_len = block_table.shape[1] * block_size
-    most_seen = max_seq_len if sliding_window is None else min(max_seq_len, sliding_window)
+    most_seen = max_seq_len if options.sliding_window is None else min(max_seq_len, options.sliding_window)
     block_m = max(16, triton.next_power_of_2(num_queries_per_kv))
     config = choose_config(head_size_padded * key_cache.element_size(), num_reqs * num_kv_heads, query.device)
     tile_size = config.tile_size
@@ -345,8 +340,8 @@ def paged_decode(
         tile_size = runtime.interpreter_tile(block_m, head_size_padded, max_seq_len)
 
     # One program for each split that there can be: see schedule.py.
-    fixed_split_size = FIXED_SPLIT_SIZE if batch_invariant else 0
-    if batch_invariant:
+    fixed_split_size = FIXED_SPLIT_SIZE if options.batch_invariant else 0
+    if options.batch_invariant:
         max_splits = triton.cdiv(most_seen, FIXED_SPLIT_SIZE)
         num_programs = num_reqs * num_kv_heads * max(1, max_splits)
     else:
@@ -354,19 +349,7 @@ def paged_decode(
         num_programs = num_reqs * num_kv_heads + (config.wanted_splits if max_splits > 1 else 0)
     lanes = max(128, min(1024, triton.next_power_of_2(num_reqs)))  # a warp group wide at least
 
-    # A scale that is a number is folded into another number; one that lies on the device is read there.
-    factor, value_factor = scale * LOG2_E, 1.0
-    if softcap is not None:
-        factor *= 2.0 / softcap
-    if isinstance(k_scale, torch.Tensor):
-        k_scale = k_scale.reshape(-1)
-    elif k_scale is not None:
-        factor *= k_scale
-    if isinstance(v_scale, torch.Tensor):
-        v_scale = v_scale.reshape(-1)
-    elif v_scale is not None:
-        value_factor = float(v_scale)
-
+    numbers = score_numbers(scale, options)
     plan = query.new_empty(num_reqs, 2, dtype=torch.int32)
     num_slots = num_programs if max_splits > 1 else 0
     split_outs = query.new_empty(num_slots, num_queries_per_kv, head_size, dtype=torch.float32)
@@ -378,9 +361,10 @@ def paged_decode(
             value_cache,
             block_table,
             seq_lens,
-            alibi_slopes,
-            sinks,
-            *(scale if isinstance(scale, torch.Tensor) else None for scale in (k_scale, v_scale)),
+            options.alibi_slopes,
+            options.sinks,
+            numbers.k_scale,
+            numbers.v_scale,
             out,
             lse,
             split_outs,
@@ -388,15 +372,16 @@ def paged_decode(
             plan,
             num_reqs,
             config.wanted_splits,
-            2**31 - 1 if sliding_window is None else sliding_window,
-            factor,
-            0.0 if softcap is None else softcap * LOG2_E,
-            value_factor,
+            2**31 - 1 if options.sliding_window is None else options.sliding_window,
+            numbers.factor,
+            numbers.cap_log2,
+            numbers.value_factor,
             *query.stride()[:2],
             *key_cache.stride()[:3],
             *value_cache.stride()[:3],
             block_table.stride(0),
-            *(int(isinstance(scale, torch.Tensor) and len(scale) > 1) for scale in (k_scale, v_scale)),
+            numbers.stride_k_scale_head,
+            numbers.stride_v_scale_head,
             *out.stride()[:2],
             NUM_KV_HEADS=num_kv_heads,
             NUM_QUERIES_PER_KV=num_queries_per_kv,
@@ -409,11 +394,11 @@ def paged_decode(
             FIXED_SPLIT_SIZE=fixed_split_size,
             LANES=lanes,
             NUM_GROUPS=triton.cdiv(num_reqs, lanes),
-            HAS_SOFTCAP=softcap is not None,
-            HAS_ALIBI=alibi_slopes is not None,
-            HAS_SINKS=sinks is not None,
-            HAS_K_SCALE=isinstance(k_scale, torch.Tensor),
-            HAS_V_SCALE=isinstance(v_scale, torch.Tensor),
+            HAS_SOFTCAP=options.softcap is not None,
+            HAS_ALIBI=options.alibi_slopes is not None,
+            HAS_SINKS=options.sinks is not None,
+            HAS_K_SCALE=numbers.k_scale is not None,
+            HAS_V_SCALE=numbers.v_scale is not None,
             # Hopper turns fp8 into float16 in one instruction, into bfloat16 in four, and float16 holds every fp8 number.
             AS_FLOAT16=query.dtype == torch.bfloat16 and key_cache.element_size() == 1,
             num_warps=config.num_warps,
@@ -421,4 +406,3 @@ def paged_decode(
         )
     if max_splits > 1:
         launch_merge_splits(split_outs, split_lses, plan, out, lse, num_kv_heads)
-    return (out, lse) if return_lse else out

@@ -12,9 +12,9 @@ import torch
 import triton
 
 from kernels import runtime
-from kernels.contract import Scale
 from kernels.merge import launch_merge_shares
-from kernels.softmax import LOG2_E
+from kernels.options import Scale, ScoreOptions
+from kernels.scores import score_numbers
 
 __all__ = ["launch_decode", "objection"]
 
@@ -71,13 +71,9 @@ def launch_decode(
     block_table: torch.Tensor,
     seq_lens: torch.Tensor,
     scale: float,
+    options: ScoreOptions,
     out: torch.Tensor,
     lse: torch.Tensor,
-    *,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    alibi_slopes: torch.Tensor | None = None,
-    sinks: torch.Tensor | None = None,
 ) -> None:
     """`paged_decode` of checked arguments to which there is no `objection`, into `out` and `lse`."""
     from kernels.hopper_decode_kernel import paged_decode_hopper_kernel
@@ -96,7 +92,7 @@ def launch_decode(
     part_outs = query.new_empty(num_programs, 2, num_queries_per_kv, head_size, dtype=torch.float32)
     part_lses = query.new_empty(num_programs, 2, num_queries_per_kv, dtype=torch.float32)
     plan = query.new_empty(num_programs, 4, dtype=torch.int32)
-    factor = scale * LOG2_E if softcap is None else scale * LOG2_E * 2.0 / softcap
+    numbers = score_numbers(scale, options)
     with torch.cuda.device_of(query):
         paged_decode_hopper_kernel[(num_programs,)](
             key_desc,
@@ -104,17 +100,17 @@ def launch_decode(
             query,
             block_table,
             seq_lens,
-            alibi_slopes,
-            sinks,
+            options.alibi_slopes,
+            options.sinks,
             out,
             lse,
             part_outs,
             part_lses,
             plan,
             num_reqs,
-            2**31 - 1 if sliding_window is None else sliding_window,
-            factor,
-            0.0 if softcap is None else softcap * LOG2_E,
+            2**31 - 1 if options.sliding_window is None else options.sliding_window,
+            numbers.factor,
+            numbers.cap_log2,
             *key_rows,
             *value_rows,
             *query.stride()[:2],
@@ -128,9 +124,9 @@ def launch_decode(
             BOX=box,
             STAGES=num_stages,
             LANES=max(128, triton.next_power_of_2(num_reqs)),
-            HAS_SOFTCAP=softcap is not None,
-            HAS_ALIBI=alibi_slopes is not None,
-            HAS_SINKS=sinks is not None,
+            HAS_SOFTCAP=options.softcap is not None,
+            HAS_ALIBI=options.alibi_slopes is not None,
+            HAS_SINKS=options.sinks is not None,
             num_warps=4,
             maxnreg=max_registers,
             launch_pdl=True,

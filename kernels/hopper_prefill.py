@@ -15,7 +15,8 @@ import torch
 
 from kernels import contract, runtime
 from kernels.contract import AttentionResult
-from kernels.softmax import LOG2_E
+from kernels.options import Scale, ScoreOptions
+from kernels.scores import score_numbers
 
 __all__ = ["paged_prefill_hopper", "supports"]
 
@@ -30,8 +31,8 @@ def supports(
     value_cache: torch.Tensor,
     scale: float = 1.0,
     *,
-    k_scale: contract.Scale = None,
-    v_scale: contract.Scale = None,
+    k_scale: Scale = None,
+    v_scale: Scale = None,
 ) -> str:
     """Why `paged_prefill_hopper` cannot serve these arguments, or "" when it can. Looks at shapes only."""
     reason = _machine_objection(query.device)
@@ -153,24 +154,31 @@ def paged_prefill_hopper(
     exponentials [num_tokens, num_heads] in float32. A token that sees nothing gets zeros and -inf.
     Raises ValueError when an argument breaks the contract, or is one that `supports` refuses.
     """
+    options = ScoreOptions(causal, sliding_window, softcap, alibi_slopes, sinks)
     contract.check_paged(
-        query,
-        key_cache,
-        value_cache,
-        block_table,
-        seq_lens,
-        query_start_loc,
-        scale,
-        out,
-        _DTYPES,
-        sliding_window=sliding_window,
-        softcap=softcap,
-        alibi_slopes=alibi_slopes,
-        sinks=sinks,
+        query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, out, options, _DTYPES
     )
     reason = supports(query, key_cache, value_cache, scale)
     if reason:
         raise ValueError(f"paged_prefill_hopper: {reason}")
+    return run_prefill(
+        query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, options, out, return_lse
+    )
+
+
+def run_prefill(
+    query: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    seq_lens: torch.Tensor,
+    query_start_loc: torch.Tensor,
+    scale: float,
+    options: ScoreOptions,
+    out: torch.Tensor | None,
+    return_lse: bool,
+) -> AttentionResult:
+    """`paged_prefill_hopper` of arguments that were checked, and that `supports` lets pass."""
     num_tokens, num_heads, _ = query.shape
     if out is None:
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
@@ -185,11 +193,7 @@ def paged_prefill_hopper(
                 seq_lens,
                 query_start_loc,
                 scale,
-                causal,
-                sliding_window or 0,
-                softcap,
-                alibi_slopes,
-                sinks,
+                options,
                 out,
                 lse,
             )
@@ -238,11 +242,7 @@ def _launch(
     seq_lens: torch.Tensor,
     query_start_loc: torch.Tensor,
     scale: float,
-    causal: bool,
-    window: int,
-    softcap: float | None,
-    alibi_slopes: torch.Tensor | None,
-    sinks: torch.Tensor | None,
+    options: ScoreOptions,
     out: torch.Tensor,
     lse: torch.Tensor | None,
 ) -> None:
@@ -256,7 +256,7 @@ def _launch(
     pack = num_queries_per_kv if _ROWS % num_queries_per_kv == 0 else 1
     head_size_padded = 64 if head_size <= 64 else 128 if head_size <= 128 else 256
     tile_size = 128 if head_size_padded <= 128 else 64
-    plain = window == 0 and softcap is None and alibi_slopes is None
+    plain = options.sliding_window is None and options.softcap is None and options.alibi_slopes is None
     num_programs = runtime.num_multiprocessors(query.device)
     cut = _cut(num_tokens, num_reqs, num_heads // pack, pack, num_programs, plain and head_size_padded <= 128)
     constants = Constants(
@@ -268,19 +268,20 @@ def _launch(
         PACK=pack,
         TILE_SIZE=tile_size,
         BOX=min(block_size, tile_size),
-        CAUSAL=causal,
-        WINDOW=window,
-        SOFTCAP=softcap is not None,
-        ALIBI=alibi_slopes is not None,
-        SINKS=sinks is not None,
+        CAUSAL=options.causal,
+        WINDOW=options.sliding_window or 0,
+        SOFTCAP=options.softcap is not None,
+        ALIBI=options.alibi_slopes is not None,
+        SINKS=options.sinks is not None,
         RETURN_LSE=lse is not None,
-        HALF_TILES=_HALF_TILES and causal and tile_size == 128,
+        HALF_TILES=_HALF_TILES and options.causal and tile_size == 128,
         CONSUMERS=cut.consumers,
     )
-    if softcap is None:
-        scale_in, scale_out = 0.0, scale * LOG2_E
+    numbers = score_numbers(scale, options)
+    if options.softcap is None:
+        scale_in, scale_out = 0.0, numbers.factor
     else:
-        scale_in, scale_out = 2.0 * LOG2_E * scale / softcap, softcap * LOG2_E
+        scale_in, scale_out = numbers.factor, numbers.cap_log2
     query_box = [_ROWS // pack, pack, head_size_padded]
     cache_box = [1, 1, constants.BOX, head_size_padded]
     paged_prefill_kernel[(min(cut.num_tickets, num_programs),)](
@@ -292,8 +293,8 @@ def _launch(
         block_table,
         seq_lens,
         query_start_loc,
-        seq_lens if alibi_slopes is None else alibi_slopes,
-        seq_lens if sinks is None else sinks,
+        seq_lens if options.alibi_slopes is None else options.alibi_slopes,
+        seq_lens if options.sinks is None else options.sinks,
         _take_counter(query.device),
         scale_in,
         scale_out,

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from kernels import contract, runtime
-from kernels.contract import Scale
+from kernels.options import Scale, split_scale
 
 __all__ = ["reshape_and_cache"]
 
@@ -168,8 +168,8 @@ def reshape_and_cache(
         cache_dtype, mantissa, min_exponent = _FP8_FORMATS[key_cache.dtype]
         largest = torch.finfo(key_cache.dtype).max
         key_cache, value_cache = key_cache.view(torch.uint8), value_cache.view(torch.uint8)
-    k_pointer, k_number, k_stride = _split_scale(k_scale)
-    v_pointer, v_number, v_stride = _split_scale(v_scale)
+    k_pointer, k_number, k_stride = split_scale(k_scale)
+    v_pointer, v_number, v_stride = split_scale(v_scale)
     tile_size = 256 if runtime.INTERPRET else 16
     grid = (triton.cdiv(num_tokens, tile_size), num_kv_heads)
     with torch.cuda.device_of(key):
@@ -200,11 +200,3 @@ def reshape_and_cache(
             MIN_EXPONENT=min_exponent,
             HAS_SCALE=k_scale is not None or v_scale is not None,
         )
-
-
-def _split_scale(scale: Scale) -> tuple[torch.Tensor | None, float, int]:
-    """(tensor to read, number, stride from one kv head's scale to the next)."""
-    if isinstance(scale, torch.Tensor):
-        scale = scale.reshape(-1)
-        return scale, 1.0, 1 if len(scale) > 1 else 0
-    return None, 1.0 if scale is None else float(scale), 0

@@ -18,8 +18,9 @@ import triton
 import triton.language as tl
 
 from kernels import contract, runtime
-from kernels.contract import AttentionResult, Scale
+from kernels.contract import AttentionResult
 from kernels.merge import launch_merge
+from kernels.options import Scale, split_scale
 from kernels.paging import find_slots, load_tile
 from kernels.softmax import LOG2_E, finish_softmax, start_softmax, update_softmax
 
@@ -187,9 +188,8 @@ def latent_decode(
     block_h, tile_size, num_warps, num_stages = _choose_tile(query, rank_padded, max_seq_len)
     num_programs = num_reqs * triton.cdiv(num_heads, block_h)
     num_splits = _choose_num_splits(num_programs, max_seq_len, query.device)
-    factor, value_factor = scale * LOG2_E, 1.0
-    if isinstance(kv_scale, int | float):
-        factor, value_factor, kv_scale = factor * kv_scale, float(kv_scale), None
+    kv_scale, value_factor, _ = split_scale(kv_scale)
+    factor = scale * LOG2_E * value_factor
 
     outputs, lses = out[None], lse[None]
     if num_splits > 1:

@@ -14,16 +14,15 @@ softmax; so the product of queries and the next tile's keys is started before th
 
 # mypy: allow-untyped-defs
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 
 from kernels import contract, runtime
-from kernels.contract import AttentionResult, Scale
+from kernels.contract import AttentionResult
 from kernels.merge import launch_merge
-from kernels.scores import alibi, hide, softcap
+from kernels.options import Scale, ScoreOptions
+from kernels.scores import alibi, hide, score_numbers, softcap
 from kernels.softmax import (
     LOG2_E,
     finish_softmax,
@@ -321,9 +320,13 @@ def _choose_tile(
     if runtime.INTERPRET:
         rows = _fit_rows(average_rows, 64, num_queries_per_kv)
         return rows, runtime.interpreter_tile(rows, head_size_padded, max_seq_len), 4, 1
-    if query.element_size() == 4:  # true float32 runs on the ordinary multipliers, whose operands sit in registers
+    if (
+        query.element_size() == 4
+    ):  # true float32 runs on the ordinary multipliers, whose operands sit in registers
         return _fit_rows(average_rows, 16, num_queries_per_kv), 16, 8, 3
-    if runtime.shared_memory(query.device) < 160 * 1024:  # what the tiles below need; Hopper and Blackwell have more
+    if (
+        runtime.shared_memory(query.device) < 160 * 1024
+    ):  # what the tiles below need; Hopper and Blackwell have more
         rows = _fit_rows(average_rows, 64, num_queries_per_kv)
         return rows, 32, 4, 2
     # Of 256 rows with heads of 128 a few registers spill, outside the loop; the keys are read half as often.
@@ -367,45 +370,36 @@ def paged_prefill(
     """Attention of a ragged batch over a paged cache, by the plain Triton kernel: the Triton tier of
     `kernels.paged_attention`, with the same arguments, results and errors.
     """
+    options = ScoreOptions(
+        causal, sliding_window, softcap, alibi_slopes, sinks, k_scale, v_scale, batch_invariant
+    )
     contract.check_paged(
-        query,
-        key_cache,
-        value_cache,
-        block_table,
-        seq_lens,
-        query_start_loc,
-        scale,
-        out,
-        sliding_window=sliding_window,
-        softcap=softcap,
-        alibi_slopes=alibi_slopes,
-        sinks=sinks,
-        k_scale=k_scale,
-        v_scale=v_scale,
-        fp8_cache=True,
+        query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, out, options, fp8=True
     )
     runtime.check_launch("query", query)
+    return run_prefill(
+        query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, options, out, return_lse
+    )
+
+
+def run_prefill(
+    query: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    seq_lens: torch.Tensor,
+    query_start_loc: torch.Tensor,
+    scale: float,
+    options: ScoreOptions,
+    out: torch.Tensor | None,
+    return_lse: bool,
+) -> AttentionResult:
+    """`paged_prefill` of arguments that were checked."""
     if out is None:
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
     lse = query.new_empty(query.shape[:2], dtype=torch.float32)
     launch_prefill(
-        query,
-        key_cache,
-        value_cache,
-        block_table,
-        seq_lens,
-        query_start_loc,
-        scale,
-        out,
-        lse,
-        causal=causal,
-        sliding_window=sliding_window,
-        softcap=softcap,
-        alibi_slopes=alibi_slopes,
-        sinks=sinks,
-        k_scale=k_scale,
-        v_scale=v_scale,
-        batch_invariant=batch_invariant,
+        query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, options, out, lse
     )
     return (out, lse) if return_lse else out
 
@@ -418,17 +412,9 @@ def launch_prefill(
     seq_lens: torch.Tensor,
     query_start_loc: torch.Tensor,
     scale: float,
+    options: ScoreOptions,
     out: torch.Tensor,
     lse: torch.Tensor,
-    *,
-    causal: bool = True,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    alibi_slopes: torch.Tensor | None = None,
-    sinks: torch.Tensor | None = None,
-    k_scale: Scale = None,
-    v_scale: Scale = None,
-    batch_invariant: bool = False,
 ) -> None:
     """Fill `out`, like query, and `lse`, [num_tokens, num_heads] float32 and contiguous. Arguments were checked."""
     num_tokens, num_heads, head_size = query.shape
@@ -440,29 +426,19 @@ def launch_prefill(
     max_seq_len = block_table.shape[1] * block_size
     head_size_padded = max(16, triton.next_power_of_2(head_size))
     # The same bits in any batch: tiles must not depend on what else is in it.
-    average_rows = 10**9 if batch_invariant else triton.cdiv(num_tokens, num_reqs) * num_queries_per_kv
-    if batch_invariant and runtime.INTERPRET:
+    average_rows = (
+        10**9 if options.batch_invariant else triton.cdiv(num_tokens, num_reqs) * num_queries_per_kv
+    )
+    if options.batch_invariant and runtime.INTERPRET:
         max_seq_len = 10**9
     block_m, tile_size, num_warps, num_stages = _choose_tile(
         query, head_size_padded, average_rows, num_queries_per_kv, max_seq_len
     )
     block_q = block_m // num_queries_per_kv
     num_programs = (num_tokens // block_q + num_reqs) * num_kv_heads
-    num_splits = 1 if batch_invariant else _choose_num_splits(num_programs, max_seq_len, query.device)
+    num_splits = 1 if options.batch_invariant else _choose_num_splits(num_programs, max_seq_len, query.device)
 
-    # A scale that is a number is folded into another number; one that lies on the device is read there.
-    factor, value_factor = scale * LOG2_E, 1.0
-    if isinstance(k_scale, torch.Tensor):
-        k_scale = k_scale.reshape(-1)
-    elif k_scale is not None:
-        factor *= k_scale
-    if isinstance(v_scale, torch.Tensor):
-        v_scale = v_scale.reshape(-1)
-    elif v_scale is not None:
-        value_factor = float(v_scale)
-    if softcap is not None:
-        factor *= 2.0 / softcap
-
+    numbers = score_numbers(scale, options)
     outputs, lses = out[None], lse[None]
     if num_splits > 1:
         outputs = query.new_empty(num_splits, num_tokens, num_heads, head_size, dtype=torch.float32)
@@ -475,23 +451,24 @@ def launch_prefill(
             block_table,
             seq_lens,
             query_start_loc,
-            alibi_slopes,
-            sinks,
-            *(scale if isinstance(scale, torch.Tensor) else None for scale in (k_scale, v_scale)),
+            options.alibi_slopes,
+            options.sinks,
+            numbers.k_scale,
+            numbers.v_scale,
             outputs,
             lses,
-            factor,
-            0.0 if softcap is None else softcap * LOG2_E,
-            value_factor,
-            sliding_window or 0,
+            numbers.factor,
+            numbers.cap_log2,
+            numbers.value_factor,
+            options.sliding_window or 0,
             num_reqs,
             num_tokens,
             *query.stride()[:2],
             *key_cache.stride()[:3],
             *value_cache.stride()[:3],
             block_table.stride(0),
-            _head_stride(k_scale),
-            _head_stride(v_scale),
+            numbers.stride_k_scale_head,
+            numbers.stride_v_scale_head,
             *outputs.stride()[:3],
             NUM_HEADS=num_heads,
             NUM_KV_HEADS=num_kv_heads,
@@ -502,21 +479,16 @@ def launch_prefill(
             BLOCK_Q=block_q,
             TILE_SIZE=tile_size,
             NUM_SPLITS=num_splits,
-            CAUSAL=causal,
-            HAS_WINDOW=sliding_window is not None,
-            HAS_SOFTCAP=softcap is not None,
-            HAS_ALIBI=alibi_slopes is not None,
-            HAS_SINKS=sinks is not None,
-            HAS_K_SCALE=isinstance(k_scale, torch.Tensor),
-            HAS_V_SCALE=isinstance(v_scale, torch.Tensor),
-            SCALE_FIRST=softcap is not None or alibi_slopes is not None or scale <= 0,
+            CAUSAL=options.causal,
+            HAS_WINDOW=options.sliding_window is not None,
+            HAS_SOFTCAP=options.softcap is not None,
+            HAS_ALIBI=options.alibi_slopes is not None,
+            HAS_SINKS=options.sinks is not None,
+            HAS_K_SCALE=numbers.k_scale is not None,
+            HAS_V_SCALE=numbers.v_scale is not None,
+            SCALE_FIRST=numbers.scale_first,
             NUM_STAGES=num_stages,
             num_warps=num_warps,
         )
     if num_splits > 1:
         launch_merge(outputs, lses, out, lse)
-
-
-def _head_stride(scale: Any) -> int:
-    """From one kv head's scale to the next: 0 where one number serves all."""
-    return 1 if isinstance(scale, torch.Tensor) and len(scale) > 1 else 0

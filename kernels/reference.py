@@ -5,12 +5,14 @@ accumulate in float32, or in float64 when the inputs are float64, and run on any
 only, request by request. What each keyword argument means to a score is said once, in `_attend`.
 """
 
+import functools
 import math
 
 import torch
 
 from kernels import contract
-from kernels.contract import AttentionResult, Scale
+from kernels.contract import AttentionResult
+from kernels.options import PLAIN, Scale, ScoreOptions
 
 __all__ = [
     "cascade_attention",
@@ -22,6 +24,8 @@ __all__ = [
     "paged_prefill",
     "reshape_and_cache",
 ]
+
+_check_paged = functools.partial(contract.check_paged, dtypes=contract.REFERENCE_DTYPES, fp8=True)
 
 
 def dense_attention(
@@ -48,29 +52,10 @@ def dense_attention(
     logarithm of the sum of exponentials [n_q, num_heads] in float32 (float64 for float64 inputs). A query
     that sees nothing gets zeros and -inf. Raises ValueError when an argument breaks the contract.
     """
-    contract.check_dense(
-        query,
-        key,
-        value,
-        scale,
-        causal,
-        sliding_window=sliding_window,
-        softcap=softcap,
-        alibi_slopes=alibi_slopes,
-        sinks=sinks,
-    )
+    options = ScoreOptions(causal, sliding_window, softcap, alibi_slopes, sinks)
+    contract.check_dense(query, key, value, scale, options)
     dtype = _accumulator(query)
-    output, lse = _attend(
-        query.to(dtype),
-        key.to(dtype),
-        value.to(dtype),
-        scale,
-        causal,
-        sliding_window,
-        softcap,
-        alibi_slopes,
-        sinks,
-    )
+    output, lse = _attend(query.to(dtype), key.to(dtype), value.to(dtype), scale, options)
     output = output.to(query.dtype)
     return (output, lse) if return_lse else output
 
@@ -100,45 +85,13 @@ def paged_attention(
     Same contract as `kernels.paged_attention`, and float64 as well. Request by request as it is, it is always
     batch-invariant. Raises ValueError when an argument breaks the contract.
     """
-    contract.check_paged(
-        query,
-        key_cache,
-        value_cache,
-        block_table,
-        seq_lens,
-        query_start_loc,
-        scale,
-        out,
-        contract.REFERENCE_DTYPES,
-        sliding_window=sliding_window,
-        softcap=softcap,
-        alibi_slopes=alibi_slopes,
-        sinks=sinks,
-        k_scale=k_scale,
-        v_scale=v_scale,
-        fp8_cache=True,
+    options = ScoreOptions(
+        causal, sliding_window, softcap, alibi_slopes, sinks, k_scale, v_scale, batch_invariant
     )
-    output = torch.empty_like(query) if out is None else out
-    lse = query.new_empty(query.shape[:2], dtype=_accumulator(query))
-    starts = query_start_loc.tolist()
-    for request, seq_len in enumerate(seq_lens.tolist()):
-        tokens = slice(starts[request], starts[request + 1])
-        # A cache holds numbers divided by their scale: multiply, then everything is as without.
-        key = _gather(key_cache, block_table[request], seq_len, _accumulator(query), k_scale)
-        value = _gather(value_cache, block_table[request], seq_len, _accumulator(query), v_scale)
-        result, lse[tokens] = _attend(
-            query[tokens].to(_accumulator(query)),
-            key,
-            value,
-            scale,
-            causal,
-            sliding_window,
-            softcap,
-            alibi_slopes,
-            sinks,
-        )
-        output[tokens] = result.to(query.dtype)
-    return (output, lse) if return_lse else output
+    _check_paged(query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, out, options)
+    return _attend_paged(
+        query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, options, out, return_lse
+    )
 
 
 # How the batch is cut does not change what is right.
@@ -168,41 +121,14 @@ def paged_decode(
     Same contract as `kernels.paged_decode`, and float64 as well. Raises ValueError when an argument breaks
     it.
     """
-    contract.check_paged(
-        query,
-        key_cache,
-        value_cache,
-        block_table,
-        seq_lens,
-        None,
-        scale,
-        out,
-        contract.REFERENCE_DTYPES,
-        sliding_window=sliding_window,
-        softcap=softcap,
-        alibi_slopes=alibi_slopes,
-        sinks=sinks,
-        k_scale=k_scale,
-        v_scale=v_scale,
-        fp8_cache=True,
+    causal = True  # or not: the query is its sequence's last, and sees all of it either way
+    options = ScoreOptions(
+        causal, sliding_window, softcap, alibi_slopes, sinks, k_scale, v_scale, batch_invariant
     )
-    query_start_loc = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
-    return paged_attention(
-        query,
-        key_cache,
-        value_cache,
-        block_table,
-        seq_lens,
-        query_start_loc,
-        scale,
-        sliding_window=sliding_window,
-        softcap=softcap,
-        alibi_slopes=alibi_slopes,
-        sinks=sinks,
-        k_scale=k_scale,
-        v_scale=v_scale,
-        out=out,
-        return_lse=return_lse,
+    _check_paged(query, key_cache, value_cache, block_table, seq_lens, None, scale, out, options)
+    starts = torch.arange(len(query) + 1, dtype=torch.int32)
+    return _attend_paged(
+        query, key_cache, value_cache, block_table, seq_lens, starts, scale, options, out, return_lse
     )
 
 
@@ -269,23 +195,12 @@ def cascade_attention(
     Same contract as `kernels.cascade_attention`, and float64 as well. Raises ValueError when an argument
     breaks it.
     """
-    output = paged_attention(
-        query,
-        key_cache,
-        value_cache,
-        block_table,
-        seq_lens,
-        query_start_loc,
-        scale,
-        softcap=softcap,
-        sinks=sinks,
-        k_scale=k_scale,
-        v_scale=v_scale,
-        out=out,
-        return_lse=return_lse,
-    )
+    options = ScoreOptions(softcap=softcap, sinks=sinks, k_scale=k_scale, v_scale=v_scale)
+    _check_paged(query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, out, options)
     contract.check_common_prefix(common_prefix_len, key_cache, block_table, seq_lens, query_start_loc)
-    return output
+    return _attend_paged(
+        query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, options, out, return_lse
+    )
 
 
 def reshape_and_cache(
@@ -339,16 +254,39 @@ def merge_attn_states(outputs: torch.Tensor, lses: torch.Tensor) -> tuple[torch.
     return output, lse
 
 
+def _attend_paged(
+    query: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    seq_lens: torch.Tensor,
+    query_start_loc: torch.Tensor,
+    scale: float,
+    options: ScoreOptions,
+    out: torch.Tensor | None,
+    return_lse: bool,
+) -> AttentionResult:
+    """`paged_attention` of arguments that were checked."""
+    dtype = _accumulator(query)
+    output = torch.empty_like(query) if out is None else out
+    lse = query.new_empty(query.shape[:2], dtype=dtype)
+    starts = query_start_loc.tolist()
+    for request, seq_len in enumerate(seq_lens.tolist()):
+        tokens = slice(starts[request], starts[request + 1])
+        # A cache holds numbers divided by their scale: multiply, then everything is as without.
+        key = _gather(key_cache, block_table[request], seq_len, dtype, options.k_scale)
+        value = _gather(value_cache, block_table[request], seq_len, dtype, options.v_scale)
+        result, lse[tokens] = _attend(query[tokens].to(dtype), key, value, scale, options)
+        output[tokens] = result.to(query.dtype)
+    return (output, lse) if return_lse else output
+
+
 def _attend(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     scale: float,
-    causal: bool = True,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    alibi_slopes: torch.Tensor | None = None,
-    sinks: torch.Tensor | None = None,
+    options: ScoreOptions = PLAIN,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(output, lse) of one request, all in float32 or all in float64; value may have another size than key."""
     n_q, num_heads, _ = query.shape
@@ -357,12 +295,12 @@ def _attend(
     key_position = torch.arange(n_kv, device=query.device)
     distance = query_position[:, None] - key_position[None, :]
     hidden = torch.zeros_like(distance, dtype=torch.bool)
-    if causal:
+    if options.causal:
         hidden |= distance < 0
     # A window of w shows the query's own key and the w - 1 before it. Blocks that no query sees any more may have been
     # given to others: what they hold does not matter.
-    if sliding_window is not None:
-        hidden |= distance >= sliding_window
+    if options.sliding_window is not None:
+        hidden |= distance >= options.sliding_window
         unseen = hidden.all(dim=0)[:, None, None]
         key, value = key.masked_fill(unseen, 0.0), value.masked_fill(unseen, 0.0)
 
@@ -373,11 +311,11 @@ def _attend(
     scores = torch.einsum("qhd,khd->qhk", query, key) * scale
 
     # Softcap: scores bend towards +-softcap. In this order: scale, softcap, ALiBi, mask, as vLLM has it.
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
+    if options.softcap is not None:
+        scores = options.softcap * torch.tanh(scores / options.softcap)
     # ALiBi: a penalty that grows with the distance, at each head's own slope.
-    if alibi_slopes is not None:
-        penalty = alibi_slopes.to(scores.dtype)[None, :, None] * distance.abs()[:, None, :]
+    if options.alibi_slopes is not None:
+        penalty = options.alibi_slopes.to(scores.dtype)[None, :, None] * distance.abs()[:, None, :]
         scores = scores - penalty
     scores = scores.masked_fill(hidden[:, None, :], -math.inf)
 
@@ -385,9 +323,9 @@ def _attend(
     sees_nothing = lse == -math.inf
     weights = torch.softmax(scores, dim=-1)
     # A sink is one more score in the sum of exponentials, with no value behind it to add to the output.
-    if sinks is not None:
+    if options.sinks is not None:
         without = lse
-        lse = torch.logaddexp(lse, sinks.to(lse.dtype).expand_as(lse))
+        lse = torch.logaddexp(lse, options.sinks.to(lse.dtype).expand_as(lse))
         weights = weights * torch.exp(without - lse)[:, :, None]
     weights = weights.masked_fill(sees_nothing[:, :, None], 0.0)
     return torch.einsum("qhk,khd->qhd", weights, value), lse

@@ -10,7 +10,15 @@ import os
 
 import torch
 
-__all__ = ["INTERPRET", "check_launch", "describe", "device", "interpreter_tile", "num_multiprocessors", "shared_memory"]
+__all__ = [
+    "INTERPRET",
+    "check_launch",
+    "describe",
+    "device",
+    "interpreter_tile",
+    "num_multiprocessors",
+    "shared_memory",
+]
 
 
 def _choose_interpreter() -> bool:

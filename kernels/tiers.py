@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import torch
 
 from kernels import contract, runtime
-from kernels.contract import Scale
+from kernels.options import Scale, ScoreOptions
 
-__all__ = ["Choice", "explain"]
+__all__ = ["Choice", "explain", "explain_decode"]
 
-# True once tests/kernels/test_hopper_prefill.py has passed on a Hopper GPU: an emulation and a compiler are not one.
-HOPPER_PREFILL_IS_PROVEN = False
+# Requests times kv heads from which on decode's Triton tier was measured to be as fast as the Hopper program or faster:
+# so many sequences keep every multiprocessor busy, however long each is.
+MANY_SEQUENCES = 2048
 
 
 @dataclass(frozen=True)
@@ -34,28 +35,51 @@ def choose_tier(
     key_cache: torch.Tensor,
     value_cache: torch.Tensor,
     scale: float,
-    *,
-    k_scale: Scale = None,
-    v_scale: Scale = None,
-    batch_invariant: bool = False,
+    options: ScoreOptions,
 ) -> Choice:
     """The tier for a `paged_attention` with these arguments; the others make no difference."""
     if runtime.INTERPRET:
         return Choice("interpreter", f"kernels run on: {runtime.describe()}")
-    if batch_invariant:
+    if options.batch_invariant:
         return Choice("triton", "batch_invariant asks for tiles that depend on the model's sizes alone")
-    if not HOPPER_PREFILL_IS_PROVEN:
-        return Choice(
-            "triton", "the Hopper kernel has not yet passed its tests on a GPU; it can be called by name"
-        )
     from kernels import hopper_prefill
 
     objection = hopper_prefill.supports(
-        query, key_cache, value_cache, scale, k_scale=k_scale, v_scale=v_scale
+        query, key_cache, value_cache, scale, k_scale=options.k_scale, v_scale=options.v_scale
     )
     if objection:
         return Choice("triton", f"of the Hopper kernel: {objection}")
     return Choice("hopper", "the GPU is of the Hopper generation, and dtypes and shapes fit its kernel")
+
+
+def choose_decode_tier(
+    query: torch.Tensor, key_cache: torch.Tensor, value_cache: torch.Tensor, options: ScoreOptions
+) -> Choice:
+    """The tier for a `paged_decode` with these arguments. The figures are in bench/results/decode-experiments.md."""
+    if runtime.INTERPRET:
+        return Choice("interpreter", f"kernels run on: {runtime.describe()}")
+    from kernels import hopper_decode
+
+    objection = hopper_decode.objection(
+        query,
+        key_cache,
+        value_cache,
+        k_scale=options.k_scale,
+        v_scale=options.v_scale,
+        batch_invariant=options.batch_invariant,
+    )
+    if objection:
+        return Choice("triton", f"of the Hopper kernel: {objection}")
+    if query.shape[2] != 128:
+        return Choice("triton", f"it was measured to be faster with heads of {query.shape[2]}")
+    num_sequences = len(query) * key_cache.shape[2]
+    if num_sequences >= MANY_SEQUENCES:
+        return Choice(
+            "triton", f"{num_sequences} sequences (requests times kv heads) fill the GPU without being cut"
+        )
+    return Choice(
+        "hopper", "the GPU is of the Hopper generation, and its program cuts the batch into equal shares"
+    )
 
 
 def explain(
@@ -85,29 +109,41 @@ def explain(
 
     Raises ValueError where `paged_attention` would.
     """
+    options = ScoreOptions(
+        causal, sliding_window, softcap, alibi_slopes, sinks, k_scale, v_scale, batch_invariant
+    )
     contract.check_paged(
-        query,
-        key_cache,
-        value_cache,
-        block_table,
-        seq_lens,
-        query_start_loc,
-        scale,
-        out,
-        sliding_window=sliding_window,
-        softcap=softcap,
-        alibi_slopes=alibi_slopes,
-        sinks=sinks,
-        k_scale=k_scale,
-        v_scale=v_scale,
-        fp8_cache=True,
+        query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, out, options, fp8=True
     )
-    return choose_tier(
-        query,
-        key_cache,
-        value_cache,
-        scale,
-        k_scale=k_scale,
-        v_scale=v_scale,
-        batch_invariant=batch_invariant,
+    return choose_tier(query, key_cache, value_cache, scale, options)
+
+
+def explain_decode(
+    query: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    seq_lens: torch.Tensor,
+    scale: float,
+    *,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    alibi_slopes: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
+    k_scale: Scale = None,
+    v_scale: Scale = None,
+    batch_invariant: bool = False,
+    out: torch.Tensor | None = None,
+    return_lse: bool = False,
+) -> Choice:
+    """What `paged_decode` would do with these arguments and no `tier`, and why. Nothing is computed.
+
+    Raises ValueError where `paged_decode` would.
+    """
+    options = ScoreOptions(
+        True, sliding_window, softcap, alibi_slopes, sinks, k_scale, v_scale, batch_invariant
     )
+    contract.check_paged(
+        query, key_cache, value_cache, block_table, seq_lens, None, scale, out, options, fp8=True
+    )
+    return choose_decode_tier(query, key_cache, value_cache, options)

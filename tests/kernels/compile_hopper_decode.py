@@ -14,6 +14,7 @@ from triton.compiler import ASTSource
 from triton.experimental.gluon._runtime import GluonASTSource
 
 from kernels import hopper_decode, hopper_decode_kernel, merge, runtime
+from kernels.options import ScoreOptions
 
 TYPES = {
     torch.float16: "fp16",
@@ -83,7 +84,9 @@ def main():
             options = {"sliding_window": 99, "softcap": 20.0, "alibi_slopes": torch.zeros(num_heads)}
             options["sinks"] = torch.zeros(num_heads)
         lse = torch.zeros(3, num_heads)
-        hopper_decode.launch_decode(query, cache, cache, table, lens, 0.1, query, lse, **options)
+        hopper_decode.launch_decode(
+            query, cache, cache, table, lens, 0.1, ScoreOptions(**options), query, lse
+        )
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.experimental.gluon._runtime import GluonASTSource
 
 from kernels import hopper_prefill, hopper_prefill_kernel, runtime
+from kernels.options import ScoreOptions
 
 TYPES = {
     torch.float16: "fp16",
@@ -96,11 +97,13 @@ def main():
             lens,
             starts,
             1.0,
-            options.get("causal", True),
-            options.get("window", 0),
-            options.get("softcap"),
-            per_head if options.get("alibi") else None,
-            per_head if options.get("sinks") else None,
+            ScoreOptions(
+                causal=options.get("causal", True),
+                sliding_window=options.get("window"),
+                softcap=options.get("softcap"),
+                alibi_slopes=per_head if options.get("alibi") else None,
+                sinks=per_head if options.get("sinks") else None,
+            ),
             torch.empty_like(query),
             torch.zeros(num_tokens, num_heads) if options.get("lse") else None,
         )

@@ -250,7 +250,7 @@ LATENT_MUTANTS = (
     _latent("latent: block of heads forgotten", "tl.program_id(0) % NUM_HEAD_BLOCKS * BLOCK_H", "0"),
     _cascade("prefix counted twice", "block_table[:, num_shared:]", "block_table"),
     _cascade("causal within the prefix", "causal=False", "causal=True"),
-    _cascade("sink in both parts", "        lses[1],\n", "        lses[1],\n        sinks=sinks,\n"),
+    _cascade("sink in both parts", "replace(options, sinks=None)", "options"),
     _cascade("rest as long as the whole", "(seq_lens - common_prefix_len).clamp(min=0)", "seq_lens"),
 )  # fmt: skip
 

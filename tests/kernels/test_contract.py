@@ -409,10 +409,13 @@ def test_latent_decode_refuses(wrong, module, device):
 @MODULES
 @pytest.mark.parametrize("length", [-8, 4, 40, 8.0, None, True])
 def test_cascade_refuses_prefixes(length, module, device):
+    arguments = paged(device)
+    out = torch.full_like(arguments["query"], math.nan)
     with pytest.raises(
         ValueError, match="common_prefix_len: expected a multiple of block_size=8 from 0 to 32, got"
     ):
-        module.cascade_attention(**paged(device), common_prefix_len=length)
+        module.cascade_attention(**arguments, common_prefix_len=length, out=out)
+    assert out.isnan().all()
 
 
 @needs_cpu

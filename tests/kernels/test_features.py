@@ -252,3 +252,25 @@ def test_explain_says_what_runs(device):
     assert kernels.explain(*batch.arguments, batch_invariant=True).tier in ("triton", "interpreter")
     with pytest.raises(ValueError, match="scale: expected a finite number"):
         kernels.explain(*batch.arguments[:-1], math.inf)
+
+
+def test_explain_decode_says_what_runs(device):
+    batch = make_batch(replace(SPEC, requests=((1, 9), (1, 40))), torch.float32, device)
+    choice = kernels.explain_decode(*batch.decode_arguments)
+    if kernels.INTERPRET:
+        assert str(choice) == "interpreter: kernels run on: CPU (Triton interpreter)"
+    else:
+        assert str(choice).startswith("triton: of the Hopper kernel: it ")
+    with pytest.raises(ValueError, match="scale: expected a finite number"):
+        kernels.explain_decode(*batch.decode_arguments[:-1], math.inf)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("num_reqs", "head_size", "tier"), [(2, 128, "hopper"), (2, 64, "triton"), (300, 128, "triton")]
+)
+def test_decode_takes_the_tier_that_was_measured_to_be_faster(num_reqs, head_size, tier, device):
+    if torch.cuda.get_device_capability()[0] != 9:
+        pytest.skip("needs a Hopper GPU")
+    spec = Spec(((1, 20),) * num_reqs, num_heads=32, num_kv_heads=8, head_size=head_size)
+    assert kernels.explain_decode(*make_batch(spec, torch.bfloat16, device).decode_arguments).tier == tier

@@ -74,6 +74,13 @@ def test_explain_takes_what_paged_attention_takes():
     )
 
 
+def test_explain_decode_takes_what_paged_decode_takes():
+    """But for `tier`: with it there is nothing to explain."""
+    assert list(inspect.signature(kernels.explain_decode).parameters.values()) == [
+        one for one in inspect.signature(kernels.paged_decode).parameters.values() if one.name != "tier"
+    ]
+
+
 def test_kernels_do_not_load_references():
     names = ("attention", "cascade", "decode", "kv_cache", "latent", "merge", "prefill", "tiers")
     modules = ", ".join(f"kernels.{name}" for name in names)
