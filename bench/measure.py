@@ -14,6 +14,7 @@ from bench.inputs import Inputs, num_copies
 
 # About what an H200 does, to choose how often a graph makes its calls.
 BYTES_PER_S, FLOP_PER_S = 4.8e12, 8e14
+ARITHMETIC_BOUND = FLOP_PER_S / BYTES_PER_S  # operations for each byte
 
 Report = Callable[[str], None]
 
@@ -53,8 +54,9 @@ def measure(
         except Exception as error:  # whatever a peer raises, the others are measured
             skipped[contender.name] = reason(error)
             check_context(contender.name, error)
+    settle_seconds = timing.SETTLE_SECONDS if case.flops > ARITHMETIC_BOUND * case.bytes else 0.0
     with machine.watch_clocks() as clocks:
-        rounds = timing.time_in_turns(captured, report)
+        rounds = timing.time_in_turns(captured, report, settle_seconds)
 
     results = {}
     for contender in contenders:
