@@ -216,11 +216,11 @@ PREFILL_MUTANTS = (
 
 # Prefill on Hopper: without a GPU in gluon_emulator.py, barriers and all
 
-_hopper_tile = _of("hopper_prefill_kernel.py", "_find_tile", HOPPER_PREFILL)
-_hopper_reach = _of("hopper_prefill_kernel.py", "_find_reach", HOPPER_PREFILL)
-_hopper_scores = _of("hopper_prefill_kernel.py", "_shape_scores", HOPPER_PREFILL)
-_hopper_softmax = _of("hopper_prefill_kernel.py", "_update_softmax", HOPPER_PREFILL)
-_hopper_clean = _of("hopper_prefill_kernel.py", "_clean_values", HOPPER_PREFILL)
+_hopper_tile = _of("hopper_prefill_tiles.py", "find_tile", HOPPER_PREFILL)
+_hopper_reach = _of("hopper_prefill_tiles.py", "find_reach", HOPPER_PREFILL)
+_hopper_scores = _of("hopper_prefill_consumer.py", "_shape_scores", HOPPER_PREFILL)
+_hopper_softmax = _of("hopper_prefill_consumer.py", "_update_softmax", HOPPER_PREFILL)
+_hopper_clean = _of("hopper_prefill_consumer.py", "_clean_values", HOPPER_PREFILL)
 HOPPER_MUTANTS = (
     _hopper_tile("hopper: tile of the request before", "// BLOCK_Q + middle <= slot", "// BLOCK_Q + middle < slot"),
     _hopper_tile("hopper: position without computed tokens", "position = seq_len - num_queries + first_query",

@@ -22,7 +22,8 @@ from kernels.hopper_prefill import paged_prefill_hopper
 from tests.kernels.batches import SPECS, Spec, assert_attention_right, make_batch
 from tests.kernels.gluon_emulator import emulated_gluon
 
-KERNEL_MODULE = "kernels.hopper_prefill_kernel"
+# What is written in Gluon, the entry last.
+KERNEL_MODULES = [f"hopper_prefill_{part}" for part in ("tiles", "producer", "consumer", "kernel")]
 SCRIPT = Path(__file__).parent / "compile_hopper_prefill.py"
 HOPPER_SHARED_MEMORY = 227 * 1024  # bytes that one program can have
 
@@ -90,10 +91,12 @@ def hopper(device):
 def emulated(monkeypatch):
     """The CPU, with Gluon emulated and three multiprocessors."""
     with emulated_gluon():
-        monkeypatch.delitem(sys.modules, KERNEL_MODULE, raising=False)
-        module = importlib.import_module(KERNEL_MODULE)
-    monkeypatch.setitem(sys.modules, KERNEL_MODULE, module)
-    monkeypatch.setattr(kernels, "hopper_prefill_kernel", module, raising=False)
+        for name in KERNEL_MODULES:
+            monkeypatch.delitem(sys.modules, f"kernels.{name}", raising=False)
+        modules = {name: importlib.import_module(f"kernels.{name}") for name in KERNEL_MODULES}
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, f"kernels.{name}", module)
+        monkeypatch.setattr(kernels, name, module, raising=False)
     counter = torch.zeros(4, dtype=torch.int32)
     monkeypatch.setattr(hopper_prefill, "_take_counter", lambda device: counter)
     monkeypatch.setattr(hopper_prefill, "_machine_objection", lambda device: "")
