@@ -219,10 +219,10 @@ class Config(NamedTuple):
     min_split_size: int  # positions
 
 
-def choose_config(row_bytes: int, num_sequences: int, device: torch.device) -> Config:
+def choose_config(row_bytes: int, num_sequences: int, device: torch.device, *, fp8: bool = False) -> Config:
     """From shapes alone: reading seq_lens would wait for the GPU, and a CUDA graph fits every batch of its shapes.
 
-    row_bytes: one key of one kv head. num_sequences: requests times kv heads.
+    row_bytes: one key of one kv head. num_sequences: requests times kv heads. fp8: of the cache.
     """
     # A tile of 16 KB of keys and one of values on their way make 32 KB a program, and several programs fit into a
     # multiprocessor. Larger tiles leave room for fewer programs, smaller ones have too few bytes for each wait.
@@ -232,7 +232,8 @@ def choose_config(row_bytes: int, num_sequences: int, device: torch.device) -> C
     # are done, costs more than the few long ones that the rest waits for. With more sequences than that, none is
     # cut that is shorter than 1.25 times the mean: an even batch stays whole, and of a ragged one the long ones are cut.
     wanted_splits = max(3 * runtime.num_multiprocessors(device), num_sequences * 4 // 5)
-    return Config(tile_size, 4, 2, wanted_splits, 256)
+    num_stages = 3 if fp8 else 2  # what is read is converted, and waits for that as well
+    return Config(tile_size, 4, num_stages, wanted_splits, 256)
 
 
 FIXED_SPLIT_SIZE = 1024  # positions, in the batch-invariant mode
@@ -334,7 +335,10 @@ def launch_decode(
     max_seq_len = block_table.shape[1] * block_size
     most_seen = max_seq_len if options.sliding_window is None else min(max_seq_len, options.sliding_window)
     block_m = max(16, triton.next_power_of_2(num_queries_per_kv))
-    config = choose_config(head_size_padded * key_cache.element_size(), num_reqs * num_kv_heads, query.device)
+    element_size = key_cache.element_size()
+    config = choose_config(
+        head_size_padded * element_size, num_reqs * num_kv_heads, query.device, fp8=element_size == 1
+    )
     tile_size = config.tile_size
     if runtime.INTERPRET:
         tile_size = runtime.interpreter_tile(block_m, head_size_padded, max_seq_len)

@@ -23,6 +23,8 @@ __all__ = ["paged_prefill_hopper", "supports"]
 _DTYPES = (torch.float16, torch.bfloat16)
 _ROWS = 64  # rows of a tile that one warpgroup has
 _HALF_TILES = True
+# Tiles of three warpgroups for each program from which on they were measured to be faster than two, by padded head size.
+_ROUNDS_FOR_THREE = {64: 6, 128: 24}
 
 
 def supports(
@@ -210,28 +212,31 @@ class _Cut:
 
 
 def _cut(
-    num_tokens: int, num_reqs: int, head_groups: int, pack: int, num_programs: int, three_fit: bool
+    num_tokens: int,
+    num_reqs: int,
+    head_groups: int,
+    pack: int,
+    num_programs: int,
+    rounds_for_three: int | None,
 ) -> _Cut:
     """How to cut the batch into tiles, from shapes alone.
 
-    Three warpgroups a tile are faster than two by a tenth: a third fewer fetches, and the tensor cores are never
-    without work. But a tile is then half as long again, and when a program has few of them the last ones decide: 2.6
-    tiles a program take as long as 3. One request's length is known here (it is num_tokens), so it gets as many whole
-    rounds of large tiles as fit, and small tiles, which take three quarters of the time, for what is left.
+    Three warpgroups a tile fetch a third less than two, and the tensor cores are never without work. But a tile is then
+    half as long again, its warpgroups have fewer registers, and when a program has few tiles the last ones decide: 2.6
+    tiles a program take as long as 3. So it takes rounds_for_three tiles for each program; None: three do not fit.
+    One request's length is known here (it is num_tokens), so it gets as many whole rounds of large tiles as there are,
+    and small tiles, which take three quarters of the time, for what is left.
     """
     small, large = 2 * _ROWS // pack, 3 * _ROWS // pack  # tokens of a tile
     two = _Cut(2, 0, (num_tokens // small + num_reqs) * head_groups)
-    if not three_fit:
+    rounds = num_tokens // large * head_groups // num_programs
+    if rounds_for_three is None or rounds < rounds_for_three:
         return two
-    if num_reqs == 1:
-        rounds = num_tokens // large * head_groups // num_programs
-        num_large = rounds * num_programs // head_groups
-        num_small = -(-(num_tokens - num_large * large) // small)
-        if rounds >= 2 and num_small * head_groups <= num_programs:
-            return _Cut(3, num_small, (num_small + num_large) * head_groups)
-    if num_tokens // large * head_groups >= 6 * num_programs:
+    if num_reqs > 1:
         return _Cut(3, 0, (num_tokens // large + num_reqs) * head_groups)
-    return two
+    num_large = rounds * num_programs // head_groups
+    num_small = -(-(num_tokens - num_large * large) // small)
+    return _Cut(3, num_small, (num_small + num_large) * head_groups)
 
 
 def _launch(
@@ -258,7 +263,8 @@ def _launch(
     tile_size = 128 if head_size_padded <= 128 else 64
     plain = options.sliding_window is None and options.softcap is None and options.alibi_slopes is None
     num_programs = runtime.num_multiprocessors(query.device)
-    cut = _cut(num_tokens, num_reqs, num_heads // pack, pack, num_programs, plain and head_size_padded <= 128)
+    rounds_for_three = _ROUNDS_FOR_THREE.get(head_size_padded) if plain else None
+    cut = _cut(num_tokens, num_reqs, num_heads // pack, pack, num_programs, rounds_for_three)
     constants = Constants(
         NUM_HEADS=num_heads,
         NUM_QUERIES_PER_KV=num_queries_per_kv,

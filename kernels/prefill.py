@@ -56,9 +56,13 @@ def _find_request(query_start_loc_ptr, q_block, num_reqs, BLOCK_Q: tl.constexpr)
 
 
 @triton.jit
-def _find_blocks(block_table_row_ptr, position, kv_first, kv_end, BLOCK_SIZE: tl.constexpr):
+def _find_blocks(
+    block_table_row_ptr, position, kv_first, kv_end, BLOCK_SIZE: tl.constexpr, HAS_WINDOW: tl.constexpr
+):
     """The blocks of these positions; the table is read from kv_first to kv_end - 1 only."""
-    in_reach = (position >= kv_first) & (position < kv_end)
+    in_reach = position < kv_end
+    if HAS_WINDOW:  # otherwise kv_first is 0
+        in_reach = in_reach & (position >= kv_first)
     return tl.load(block_table_row_ptr + position // BLOCK_SIZE, mask=in_reach, other=0)
 
 
@@ -119,7 +123,7 @@ def _attend(
     first, last = visible
     factor, cap_log2, slopes_log2 = scaling
     column = tl.arange(0, TILE_SIZE)
-    block = _find_blocks(block_table_row_ptr, start + column, kv_first, kv_end, BLOCK_SIZE)
+    block = _find_blocks(block_table_row_ptr, start + column, kv_first, kv_end, BLOCK_SIZE, HAS_WINDOW)
     for tile_start in tl.range(start, end, TILE_SIZE, num_stages=NUM_STAGES):
         position = tile_start + column
         key = _load_keys_or_values(
@@ -132,7 +136,9 @@ def _attend(
         )  # fmt: skip
         # The next tile's blocks, so that its loads will not wait for the table: Triton would count that wait as one
         # of the stages, and have half as many tiles on their way.
-        block = _find_blocks(block_table_row_ptr, position + TILE_SIZE, kv_first, kv_end, BLOCK_SIZE)
+        block = _find_blocks(
+            block_table_row_ptr, position + TILE_SIZE, kv_first, kv_end, BLOCK_SIZE, HAS_WINDOW
+        )
         scores = tl.dot(query, tl.trans(key.to(query.dtype)), input_precision="ieee")
         if SCALE_FIRST:
             scores = scores * factor
@@ -329,9 +335,10 @@ def _choose_tile(
     ):  # what the tiles below need; Hopper and Blackwell have more
         rows = _fit_rows(average_rows, 64, num_queries_per_kv)
         return rows, 32, 4, 2
-    # Of 256 rows with heads of 128 a few registers spill, outside the loop; the keys are read half as often.
-    rows = _fit_rows(average_rows, 256 if head_size_padded == 128 else 128, num_queries_per_kv)
+    rows = _fit_rows(average_rows, 128, num_queries_per_kv)
     num_warps = 8 if rows > 64 or head_size_padded > 128 else 4
+    if head_size_padded == 128 and rows > 64:
+        return rows, 128, num_warps, 2
     return rows, 64, num_warps, 2 if head_size_padded > 128 else 3
 
 

@@ -190,6 +190,9 @@ MERGE_MUTANTS = (
 
 _request = _of("prefill.py", "_find_request", ATTENTION)
 _prefill = _of("prefill.py", "_paged_prefill_kernel", ATTENTION, FEATURES)
+_attend = _of("prefill.py", "_attend", ATTENTION, FEATURES)
+_blocks = _of("prefill.py", "_find_blocks", FEATURES, ATTENTION)
+_rows = _of("prefill.py", "_load_keys_or_values", ATTENTION, FEATURES)
 PREFILL_MUTANTS = (
     _request("the request before", "first_block <= q_block", "first_block < q_block"),
     _request("blocks without rounding up", "// BLOCK_Q + middle", "// BLOCK_Q"),
@@ -204,7 +207,13 @@ PREFILL_MUTANTS = (
     _prefill("window's edge not masked", "full_start = tile_last - sliding_window + 1", "full_start = tile_first - sliding_window + 1"),
     _prefill("window one too long", "first = query_position - sliding_window + 1", "first = query_position - sliding_window"),
     _prefill("window starts too late", "kv_start = kv_first // TILE_SIZE * TILE_SIZE", "kv_start = tl.cdiv(kv_first, TILE_SIZE) * TILE_SIZE"),
-    _prefill("the same keys again", "tile_start + TILE_SIZE, kv_first", "tile_start, kv_first"),
+    _prefill("a whole tile too many", "tl.minimum(full_end, kv_end) // TILE_SIZE", "tl.cdiv(tl.minimum(full_end, kv_end), TILE_SIZE)"),
+    _prefill("the window's edge taken for whole", "tl.cdiv(full_start, TILE_SIZE) * TILE_SIZE", "full_start // TILE_SIZE * TILE_SIZE"),
+    _attend("the same keys again", "position + TILE_SIZE, kv_first", "position, kv_first"),
+    _attend("not masked at the end", "if MASKED:", "if False:"),
+    _blocks("the table read before the window", "in_reach & (position >= kv_first)", "in_reach"),
+    _rows("reads what nobody owns, prefill", "(position >= kv_first) & (position < kv_end)", "position >= 0"),
+    _rows("always the first slot, prefill", "(position % BLOCK_SIZE)", "(position * 0)"),
     _prefill("last key block ignored", "kv_end = tile_last + 1", "kv_end = tile_last"),
     _prefill("sink in every split", 'tl.where(split == 0, sinks, float("-inf"))', "sinks"),
     _prefill("sink in natural units", "other=0.0).to(tl.float32) * _LOG2_E", "other=0.0).to(tl.float32)"),

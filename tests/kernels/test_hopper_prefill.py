@@ -163,8 +163,8 @@ def test_options(options, heads, machine):
 def three_warpgroups(num_small=0):
     """Stands for `_cut`: tiles of 192 rows for batches that are too small for them; num_small where one request is."""
 
-    def cut(num_tokens, num_reqs, head_groups, pack, num_programs, three_fit):
-        assert three_fit
+    def cut(num_tokens, num_reqs, head_groups, pack, num_programs, rounds_for_three):
+        assert rounds_for_three is not None
         large = 192 // pack
         return hopper_prefill._Cut(
             3, num_small if num_reqs == 1 else 0, (num_tokens // large + num_reqs + num_small) * head_groups
