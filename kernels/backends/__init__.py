@@ -25,6 +25,7 @@ from kernels.backends.layer import (
     unified_attention_with_output,
     unified_kv_cache_update,
 )
+from kernels.backends.mla_layer import MLAAttention
 from kernels.backends.registry import AttentionBackendEnum, register_backend
 from kernels.backends.selector import (
     AttentionSelectorConfig,
@@ -45,6 +46,7 @@ __all__ = [
     "CommonAttentionMetadata",
     "DeviceCapability",
     "ForwardContext",
+    "MLAAttention",
     "MLAAttentionImpl",
     "MultipleOf",
     "attention_layers",
