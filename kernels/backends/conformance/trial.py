@@ -43,7 +43,7 @@ class Setup:
     num_heads: int = 4
     num_kv_heads: int = 2
     head_size: int = 32
-    block_size: int = 16
+    block_size: int = 4
     sliding_window: int | None = None
     softcap: float | None = None
     alibi_slopes: tuple[float, ...] | None = None
@@ -88,7 +88,7 @@ def choose_setup(
         dtype = next(filter(backend.supports_dtype, dtypes), torch.float32)
     head_sizes = [40, 72] if backend.is_mla() else [32, 64]
     head_sizes += sorted(backend.get_supported_head_sizes())
-    block_sizes = [16, *_block_sizes(backend)]
+    block_sizes = [4, 16, *_block_sizes(backend)]
     setup = Setup(
         backend,
         place,
@@ -172,7 +172,7 @@ class Trial:
         # Block tables point there past a request's end. It stays as it was filled.
         self.nobodys_block, *self.free_blocks = torch.randperm(num_blocks, generator=self.generator).tolist()
         self.tensors = StepTensors(
-            8, 256, num_blocks, setup.block_size, setup.device, unused_block=self.nobodys_block
+            8, 512, num_blocks, setup.block_size, setup.device, unused_block=self.nobodys_block
         )
         self.num_requests = 0
 
