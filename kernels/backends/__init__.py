@@ -31,6 +31,7 @@ from kernels.backends.selector import (
     AttentionSelectorConfig,
     explain_attn_backend,
     get_attn_backend,
+    get_device_capability,
     get_valid_backends,
 )
 
@@ -52,6 +53,7 @@ __all__ = [
     "attention_layers",
     "explain_attn_backend",
     "get_attn_backend",
+    "get_device_capability",
     "get_forward_context",
     "get_valid_backends",
     "register_backend",

@@ -40,6 +40,10 @@ class TinyConfig:
     rope_theta: float = 10000.0
 
 
+# Queries, keys and outputs of attention are drawn this much larger, so that what is said depends on what was attended to.
+_GAIN = 2.0
+
+
 class TinyModel(torch.nn.Module):
     """Embedding, layers of attention and MLP, and logits. The same seed gives the same weights on every backend."""
 
@@ -118,8 +122,8 @@ class _GroupedQueryAttention(torch.nn.Module):
         self.sizes = [config.num_heads, config.num_kv_heads, config.num_kv_heads]
         self.head_size = config.head_size
         self.rope_theta = config.rope_theta
-        self.qkv_proj = weights.matrix(sum(self.sizes) * config.head_size, config.hidden_size)
-        self.o_proj = weights.matrix(config.hidden_size, config.num_heads * config.head_size)
+        self.qkv_proj = weights.matrix(sum(self.sizes) * config.head_size, config.hidden_size, _GAIN)
+        self.o_proj = weights.matrix(config.hidden_size, config.num_heads * config.head_size, _GAIN)
         self.attn = Attention(
             config.num_heads,
             config.head_size,
@@ -162,11 +166,11 @@ class _LatentAttention(torch.nn.Module):
         self.rank = config.kv_lora_rank
         self.rope_theta = config.rope_theta
         self.is_mla = attn_backend.is_mla()
-        self.q_proj = weights.matrix(num_heads * head_size, config.hidden_size)
+        self.q_proj = weights.matrix(num_heads * head_size, config.hidden_size, 2 * _GAIN)
         self.kv_a_proj = weights.matrix(self.rank + self.sizes[1], config.hidden_size)
         # Of each head first the part of its key, then its value, which has head_size numbers here.
         self.kv_b_proj = weights.matrix(num_heads * (self.sizes[0] + head_size), self.rank)
-        self.o_proj = weights.matrix(config.hidden_size, num_heads * head_size)
+        self.o_proj = weights.matrix(config.hidden_size, num_heads * head_size, _GAIN)
         scale = head_size**-0.5
         self.attn: MLAAttention | Attention
         if self.is_mla:
@@ -220,8 +224,8 @@ class _Weights:
         self.dtype = dtype
         self.device = device
 
-    def matrix(self, rows: int, columns: int) -> torch.nn.Parameter:
-        numbers = torch.randn(rows, columns, generator=self.generator) * columns**-0.5
+    def matrix(self, rows: int, columns: int, gain: float = 1.0) -> torch.nn.Parameter:
+        numbers = torch.randn(rows, columns, generator=self.generator) * columns**-0.5 * gain
         return torch.nn.Parameter(numbers.to(self.device, self.dtype), requires_grad=False)
 
 
