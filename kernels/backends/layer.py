@@ -82,6 +82,10 @@ class Attention(torch.nn.Module):
                 has_sink=extra_impl_args.get("sinks") is not None,
                 device=device,
             )
+        if attn_backend.is_mla():
+            raise ValueError(
+                f"attn_backend: expected a backend that is not for latents, got {attn_backend.get_name()}"
+            )
         self.attn_backend = attn_backend
         impl_cls: type[Any] = attn_backend.get_impl_cls()
         self.impl: AttentionImpl = impl_cls(

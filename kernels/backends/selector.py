@@ -176,4 +176,6 @@ def _parse_backend(backend: AttentionBackendEnum | str | None) -> AttentionBacke
             return None
         found: AttentionBackendEnum = AttentionBackendEnum[backend.upper()]
         return found
+    if backend is not None and not isinstance(backend, AttentionBackendEnum):
+        raise ValueError(f"backend: expected an AttentionBackendEnum, its name or None, got {backend!r}")
     return backend
