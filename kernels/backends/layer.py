@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from kernels import runtime
-from kernels.backends.backend import AttentionBackend, AttentionImpl, AttentionSpec, kv_cache_torch_dtype
+from kernels.backends.backend import AttentionBackend, AttentionImpl
 from kernels.backends.forward_context import get_forward_context
+from kernels.backends.kv_cache_interface import AttentionSpec, kv_cache_torch_dtype
 from kernels.backends.selector import get_attn_backend
 
 __all__ = [

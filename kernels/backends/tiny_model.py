@@ -177,12 +177,13 @@ class _LatentAttention(torch.nn.Module):
             self.attn = MLAAttention(
                 num_heads,
                 scale,
-                *self.sizes,
-                head_size,
-                self.rank,
-                self.kv_b_proj,
-                prefix,
-                attn_backend,
+                qk_nope_head_dim=self.sizes[0],
+                qk_rope_head_dim=self.sizes[1],
+                v_head_dim=head_size,
+                kv_lora_rank=self.rank,
+                kv_b_proj=self.kv_b_proj,
+                prefix=prefix,
+                attn_backend=attn_backend,
                 kv_cache_dtype=kv_cache_dtype,
             )
         else:
@@ -212,7 +213,7 @@ class _LatentAttention(torch.nn.Module):
             kv = functional.linear(kv_c, self.kv_b_proj).view(num_tokens, self.num_heads, -1)
             k_nope, value = kv.split([self.sizes[0], self.head_size], dim=-1)
             key = torch.cat([k_nope, k_pe.expand(-1, self.num_heads, -1)], dim=-1)
-            output = self.attn(query, key, value.contiguous())
+            output = self.attn(query, key, value)
         return functional.linear(output, self.o_proj)
 
 

@@ -10,8 +10,9 @@ from kernels.backends.backend import (
     CommonAttentionMetadata,
     MLAAttentionImpl,
 )
-from kernels.backends.conformance.trial import ConformanceError, Setup, Trial
-from kernels.backends.selector import get_device_capability
+from kernels.backends.conformance.setup import ConformanceError, Setup
+from kernels.backends.conformance.trial import Trial
+from kernels.backends.platforms import get_device_capability
 
 
 def description(setup: Setup) -> None:

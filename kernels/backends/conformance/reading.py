@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from kernels.backends.conformance.trial import ConformanceError, Setup, Trial
+from kernels.backends.conformance.setup import ConformanceError, Setup
+from kernels.backends.conformance.trial import Trial
 
 
 def prefill_of_any_length(setup: Setup) -> None:

@@ -2,7 +2,8 @@
 
 import torch
 
-from kernels.backends.conformance.trial import ConformanceError, Setup, Trial
+from kernels.backends.conformance.setup import ConformanceError, Setup
+from kernels.backends.conformance.trial import Trial
 
 
 def write_before_read(setup: Setup) -> None:

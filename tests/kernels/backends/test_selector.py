@@ -15,8 +15,9 @@ from kernels.backends import (
     register_backend,
     selector,
 )
-from kernels.backends.backend import MultipleOf, kv_cache_torch_dtype
+from kernels.backends.backend import MultipleOf
 from kernels.backends.dense_torch import DenseTorchBackend
+from kernels.backends.kv_cache_interface import kv_cache_torch_dtype
 from kernels.backends.paged_torch import PagedTorchBackend
 
 HOPPER, AMPERE = DeviceCapability(9, 0), DeviceCapability(8, 0)
