@@ -5,7 +5,8 @@ import torch
 
 from kernels.backends import AttentionBackendEnum, conformance, get_device_capability
 from kernels.backends.dense_torch import DenseTorchBackend
-from tests.kernels.backends.faults import FAULTS, Attends, TorchMLA, dense
+from tests.kernels.backends.faults import FAULTS
+from tests.kernels.backends.faulty import Attends, TorchMLA, dense
 
 # What each of ours may leave out, on a GPU; elsewhere the graph too.
 LEFT_OUT = {

@@ -12,7 +12,8 @@ from kernels.backends.engine import Engine
 from kernels.backends.forward_context import set_forward_context
 from kernels.backends.layer import attention_layers
 from kernels.backends.tiny_model import TinyConfig, TinyModel
-from tests.kernels.backends.faults import FAULTS, TorchMLA, dense
+from tests.kernels.backends.faults import FAULTS
+from tests.kernels.backends.faulty import TorchMLA, dense
 
 SYSTEM = [5, 9, 13, 2, 40, 41, 42, 43]
 PROMPTS = [[*SYSTEM, 1, 2, 3], [*SYSTEM, 7], [3, 1, 4, 1, 5], [*SYSTEM[:4], 50], [*SYSTEM, 1, 2, 3, 4, 6]]

@@ -23,7 +23,7 @@ from kernels.backends.dense_torch import DenseTorchBackend, DenseTorchImpl, Dens
 from kernels.backends.engine import Engine
 from kernels.backends.forward_context import is_forward_context_available
 from kernels.backends.tiny_model import TinyConfig, TinyModel
-from tests.kernels.backends.faults import KnowsSlots, TorchMLA, dense
+from tests.kernels.backends.faulty import KnowsSlots, TorchMLA, dense
 
 CPU = torch.device("cpu")
 NAME = "model.layers.0.attn"
