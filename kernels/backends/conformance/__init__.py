@@ -60,6 +60,7 @@ CHECKS: dict[str, Check] = {
         reading.requests_of_length_zero,
         reading.large_scores,
         options.head_counts,
+        options.head_sizes,
         options.sliding_window,
         options.softcap_and_alibi,
         options.sinks,

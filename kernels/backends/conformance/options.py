@@ -22,6 +22,19 @@ def head_counts(setup: Setup) -> None:
             raise ConformanceError(f"with {num_heads} heads and {num_kv_heads} kv heads: {error}") from None
 
 
+def head_sizes(setup: Setup) -> None:
+    """Heads of any size that the backend says it takes, powers of two or not."""
+    sizes = [size for size in (16, 48, 80, 128) if setup.backend.supports_head_size(size)]
+    for head_size in sizes or [setup.head_size]:
+        trial = Trial(with_options(setup, head_size=head_size))
+        request = trial.request(setup.block_size + 3)
+        try:
+            trial.step_right([(request, setup.block_size + 1)])
+            trial.step_right([(request, 1)])
+        except ConformanceError as error:
+            raise ConformanceError(f"with heads of {head_size} numbers: {error}") from None
+
+
 def sliding_window(setup: Setup) -> None:
     """With a window of w a query sees its own key and the w - 1 before it."""
     if setup.backend.is_mla():

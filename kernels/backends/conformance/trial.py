@@ -123,7 +123,7 @@ class Trial:
         return made
 
     def metadata(
-        self, batch: Sequence[tuple[Request, int]], num_padding: int = 0
+        self, batch: Sequence[tuple[Request, int]], num_padding: int = 0, common_prefix_len: int = 0
     ) -> tuple[CommonAttentionMetadata, Any]:
         """(what the batch brings, what the builder makes of it), of requests and their numbers of new tokens."""
         counts = [count for _, count in batch]
@@ -133,7 +133,7 @@ class Trial:
             counts,
             num_tokens=sum(counts) + num_padding,
         )
-        return common, self.builder.build(0, common)
+        return common, self.builder.build(common_prefix_len, common)
 
     def inputs(
         self, batch: Sequence[tuple[Request, int]], num_padding: int = 0
@@ -166,9 +166,11 @@ class Trial:
                 output = layer(query, key, value)
         return output.view(len(query), self.setup.num_heads, self.setup.value_size)
 
-    def step(self, batch: Sequence[tuple[Request, int]], *, num_padding: int = 0) -> Step:
+    def step(
+        self, batch: Sequence[tuple[Request, int]], *, num_padding: int = 0, common_prefix_len: int = 0
+    ) -> Step:
         """Run the next tokens of some requests, given with their numbers of tokens."""
-        common, attn_metadata = self.metadata(batch, num_padding)
+        common, attn_metadata = self.metadata(batch, num_padding, common_prefix_len)
         output = self.run(self.inputs(batch, num_padding), common, attn_metadata)
         return self.advance(batch, output, common, attn_metadata)
 
@@ -185,9 +187,9 @@ class Trial:
             request.num_computed += count
         return Step(requests, output, common, attn_metadata)
 
-    def step_right(self, batch: Sequence[tuple[Request, int]], *, num_padding: int = 0) -> Step:
-        """`step`, and the output is the truth's."""
-        step = self.step(batch, num_padding=num_padding)
+    def step_right(self, batch: Sequence[tuple[Request, int]], **options: int) -> Step:
+        """`step` with its options, and the output is the truth's."""
+        step = self.step(batch, **options)
         self.expect_right(step)
         return step
 

@@ -173,6 +173,14 @@ class DecodesWhenTheFirstDoes(DenseTorchMetadataBuilder):
         return made
 
 
+class LeavesThePrefixToOthers(DenseTorchMetadataBuilder):
+    """Takes the common prefix off, for a cascade that nobody computes."""
+
+    def build(self, common_prefix_len, common_attn_metadata, fast_build=False):
+        made = super().build(common_prefix_len, common_attn_metadata, fast_build)
+        return replace(made, slots=[slots[common_prefix_len:] for slots in made.slots])
+
+
 # Writing the cache
 
 
@@ -331,6 +339,16 @@ class LastTileOnly(DenseTorchImpl):
     def attend(self, query, key, value, causal):
         if len(query) == 1:
             key, value = key[-64:], value[-64:]
+        return super().attend(query, key, value, causal)
+
+
+class PowersOfTwoOnly(DenseTorchImpl):
+    """Multiplies as many numbers of a head as the largest power of two in it."""
+
+    def attend(self, query, key, value, causal):
+        size = 1 << (query.shape[-1].bit_length() - 1)
+        query, key = query.clone(), key.clone()
+        query[..., size:] = 0
         return super().attend(query, key, value, causal)
 
 
