@@ -5,7 +5,8 @@ step through the same doors as a real engine (builder, forward context, layer), 
 Nothing here knows the cache's layout: the cache starts full of NaN, and only the backend writes to it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,7 +159,10 @@ class Trial:
         query, key, value = inputs
         slot_mapping = {LAYER: common.slot_mapping}
         layer: Any = self.layer
-        with set_forward_context({LAYER: attn_metadata}, {LAYER: layer}, slot_mapping=slot_mapping):
+        with (
+            _new_memory_is_nan(self.setup.device),
+            set_forward_context({LAYER: attn_metadata}, {LAYER: layer}, slot_mapping=slot_mapping),
+        ):
             if self.setup.backend.is_mla():
                 rank = self.setup.value_size
                 output = layer(query, key[:, 0, :rank], key[:, :, rank:])
@@ -252,3 +256,20 @@ class Trial:
         scale = getattr(self.layer, scale_name)
         largest = torch.finfo(dtype).max
         return (tokens.float() / scale).clamp(-largest, largest).to(dtype).double() * scale.double()
+
+
+@contextmanager
+def _new_memory_is_nan(device: torch.device) -> Iterator[None]:
+    """torch.empty gives NaN, so that what nobody writes does not look right by chance. On a CPU: a GPU would warn."""
+    if device.type != "cpu":
+        yield
+        return
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

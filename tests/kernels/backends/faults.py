@@ -11,11 +11,11 @@ from tests.kernels.backends.faulty import dense, swap
 
 @dataclass(frozen=True)
 class Fault:
-    """notices: check by name, and a piece of the message with which it has to fail."""
+    """notices: check by name, and a piece of the message with which it has to fail. only_on: "cpu" or "gpu"."""
 
     backend: type[AttentionBackend]
     notices: dict[str, str]
-    gpu: bool = False
+    only_on: str = ""
 
     @property
     def name(self) -> str:
@@ -153,6 +153,6 @@ FAULTS = [
     Fault(
         swap("CopiesForTheGraphBackend", TritonAttentionBackend, builder=faulty.CopiesForTheGraph),
         {"cuda_graph": "by a CUDA graph"},
-        gpu=True,
+        only_on="gpu",
     ),
 ]

@@ -302,6 +302,55 @@ class EmptyCrashes(DenseTorchImpl):
         return super().attend(query, key, value, causal)
 
 
+class EmptyIsSkipped(DenseTorchImpl):
+    """Goes on to the next request, and leaves in the output what was there."""
+
+    def forward(self, layer, query, key, value, kv_cache, attn_metadata, output):
+        kept = output.clone()
+        super().forward(layer, query, key, value, kv_cache, attn_metadata, output)
+        for request, slots in enumerate(attn_metadata.slots):
+            if len(slots) == 0:
+                tokens = slice(*attn_metadata.query_start_loc[request : request + 2])
+                output[tokens] = kept[tokens]
+        return output
+
+
+class Unwritten(AttentionBackend):
+    """The stubs that a learner starts with."""
+
+    supported_dtypes: ClassVar[list[torch.dtype]] = [torch.float32]
+
+    @staticmethod
+    def get_name():
+        raise NotImplementedError
+
+    @staticmethod
+    def get_impl_cls():
+        raise NotImplementedError
+
+    @staticmethod
+    def get_builder_cls():
+        raise NotImplementedError
+
+    @staticmethod
+    def get_kv_cache_shape(num_blocks, block_size, num_kv_heads, head_size, cache_dtype_str="auto"):
+        raise NotImplementedError
+
+
+class SaysNothingIsSupported(DenseTorchImpl):
+    """Refuses every layer, as if it were an option."""
+
+    def __init__(self, *args, **kwargs):
+        raise NotImplementedError("no layer is supported")
+
+
+class ReturnsInsteadOfWriting(DenseTorchImpl):
+    """Makes an output of its own; the layer's stays as it was."""
+
+    def forward(self, layer, query, key, value, kv_cache, attn_metadata, output):
+        return super().forward(layer, query, key, value, kv_cache, attn_metadata, torch.zeros_like(output))
+
+
 class OwnScale(DenseTorchImpl):
     def __init__(self, num_heads, head_size, scale, *args, **kwargs):
         super().__init__(num_heads, head_size, head_size**-0.5, *args, **kwargs)
