@@ -235,7 +235,7 @@ class Trial:
         if not wrong.any():
             return
         token, head, element = wrong.nonzero()[0].tolist()
-        off = error[wrong].nan_to_num(float("inf")).max().item()
+        off = error[wrong].nan_to_num(float("inf"), posinf=float("inf")).max().item()
         raise ConformanceError(
             f"{request.name} ({len(got)} query tokens, the last of {first + len(got)}, in blocks {request.blocks}), "
             f"its token at position {first + token}, head {head}, element {element}: "
