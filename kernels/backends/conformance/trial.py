@@ -71,6 +71,7 @@ class Trial:
         Raises NotSupported when the impl refuses the setup.
         """
         self.setup = setup
+        self.filling = filling
         self.generator = torch.Generator().manual_seed(seed)
         self.layer = make_layer(setup)
         spec = self.layer.get_kv_cache_spec(setup.block_size)
@@ -235,13 +236,16 @@ class Trial:
         if not wrong.any():
             return
         token, head, element = wrong.nonzero()[0].tolist()
+        hint = ""
+        if got[token, head, element].isnan() and self.filling != self.filling:
+            hint = "; NaN is what a slot holds that nobody wrote, so such a slot was read, or the output never written"
         off = error[wrong].nan_to_num(float("inf"), posinf=float("inf")).max().item()
         raise ConformanceError(
             f"{request.name} ({len(got)} query tokens, the last of {first + len(got)}, in blocks {request.blocks}), "
             f"its token at position {first + token}, head {head}, element {element}: "
             f"expected {expected[token, head, element].item():.6g}, got {got[token, head, element].item():.6g}; "
             f"{int(wrong.sum())} of its {wrong.numel()} numbers are off, by up to {off:.3g} "
-            f"({tolerance[token, head, element].item():.1g} is allowed)"
+            f"({tolerance[token, head, element].item():.1g} is allowed){hint}"
         )
 
     def _draw(self, num_tokens: int, num_heads: int) -> torch.Tensor:

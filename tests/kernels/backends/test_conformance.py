@@ -107,6 +107,12 @@ def test_the_message_says_where_and_by_how_much(device):
         "is allowed)",
     ):
         assert words in result.message
+    assert "nobody wrote" not in result.message
+    (result,) = conformance.run(fault.backend, device=device, checks=["write_before_read"])
+    assert "got nan" in result.message
+    assert result.message.endswith(
+        "; NaN is what a slot holds that nobody wrote, so such a slot was read, or the output never written"
+    )
 
 
 def test_the_table_is_for_a_person(device):
