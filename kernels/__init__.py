@@ -13,7 +13,8 @@ The files in the order in which a learner meets their ideas. What is right: refe
 Whose block is whose: block_pool.py, paging.py, kv_cache.py. Decode: single_query.py (one query, one head), softmax.py,
 gqa_decode.py (all heads of a kv head in one tile), merge.py, schedule.py and decode.py (splits, planned on the
 device). Prefill: scores.py, prefill.py. Other caches: latent.py, cascade.py. For one generation of GPUs, in Gluon:
-hopper_decode.py, hopper_prefill.py, their programs beside them. Who chooses: tiers.py, attention.py.
+hopper_decode.py, hopper_prefill.py, their programs beside them. Who chooses: tiers.py, attention.py. How a model
+gets to them, with vLLM's roles: backends/.
 
 Nothing loads Triton before a Triton function is asked for; import `kernels` before `triton` all the same, because it
 chooses the interpreter on a machine without a GPU.
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from kernels.runtime import INTERPRET, describe, device
 
 if TYPE_CHECKING:
-    from kernels import block_pool, contract, reference
+    from kernels import backends, block_pool, contract, reference
     from kernels.attention import paged_attention
     from kernels.block_pool import BlockPool
     from kernels.cascade import cascade_attention
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "INTERPRET",
     "BlockPool",
+    "backends",
     "block_pool",
     "cascade_attention",
     "contract",
@@ -55,7 +57,7 @@ __all__ = [
     "reshape_and_cache",
 ]
 
-_SUBMODULES = ("block_pool", "contract", "reference")
+_SUBMODULES = ("backends", "block_pool", "contract", "reference")
 _HOME = {
     "BlockPool": "block_pool",
     "cascade_attention": "cascade",
