@@ -43,6 +43,8 @@ def _text(value: Any, inside: bool) -> str:
     kind = type(value)
     if kind.__module__ == "torch" and kind.__name__ in ("dtype", "device"):
         return str(value).removeprefix("torch.")
+    if kind.__module__ == "torch" and kind.__name__ == "Size":
+        return str(list(value))
     if kind in _PLAIN:
         said = repr(value)
         return said if len(said) <= LONGEST else said[: LONGEST - 1] + "…"
@@ -71,8 +73,9 @@ def _fields(value: Any) -> list[tuple[str | None, Any]] | None:
         return [
             (field.name, stored[field.name]) for field in dataclasses.fields(value) if field.name in stored
         ]
-    if isinstance(value, tuple) and hasattr(type(value), "_fields"):
-        return list(zip(type(value)._fields, value, strict=False))
+    names = getattr(type(value), "_fields", None)
+    if isinstance(value, tuple) and isinstance(names, tuple):
+        return list(zip(names, value, strict=False))
     return None
 
 
