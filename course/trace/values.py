@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 from typing import Any
 
 from course.trace.tree import Value
 
 LONGEST = 40  # characters of a string, a number or a name
-MOST = 8  # items of a list, fields of an object
+MOST = 8  # items of a list
+MOST_FIELDS = 24  # of an object: the metadata of a batch is to be seen whole
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), range, slice)
 _FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType)
 
@@ -26,15 +28,19 @@ def describe(value: Any) -> Value:
 
 
 def _tensor(value: Any) -> Value | None:
-    """torch's tensors and NumPy's arrays, without importing either."""
-    module = type(value).__module__.partition(".")[0]
-    if not (module in ("torch", "numpy") or any(base.__module__ == "torch" for base in type(value).__mro__)):
+    if not _may_be_tensor(type(value)):
         return None
     try:
         shape, dtype = tuple(int(size) for size in value.shape), str(value.dtype).removeprefix("torch.")
     except (AttributeError, TypeError, ValueError, RuntimeError):
         return None
     return Value(f"{dtype} {list(shape)}", shape, dtype)
+
+
+@functools.lru_cache(maxsize=1024)
+def _may_be_tensor(kind: type) -> bool:
+    """torch's tensors and NumPy's arrays, and what is derived from them, without importing either."""
+    return any(base.__module__ in ("torch", "numpy") for base in kind.__mro__)
 
 
 def _text(value: Any, inside: bool) -> str:
@@ -62,7 +68,7 @@ def _text(value: Any, inside: bool) -> str:
                 len(value),
             )
         if (fields := _fields(value)) is not None:
-            return _listed(f"{kind.__qualname__}(", fields, ")", "=")
+            return _listed(f"{kind.__qualname__}(", fields, ")", "=", most=MOST_FIELDS)
     return value.__qualname__ if isinstance(value, _FUNCTIONS) else kind.__qualname__
 
 
@@ -80,10 +86,15 @@ def _fields(value: Any) -> list[tuple[str | None, Any]] | None:
 
 
 def _listed(
-    start: str, items: list[tuple[str | None, Any]], end: str, between: str = "", length: int | None = None
+    start: str,
+    items: list[tuple[str | None, Any]],
+    end: str,
+    between: str = "",
+    length: int | None = None,
+    most: int = MOST,
 ) -> str:
     shown = []
-    for name, item in items[:MOST]:
+    for name, item in items[:most]:
         tensor = _tensor(item)
         text = tensor.text if tensor is not None else _text(item, inside=True)
         shown.append(text if name is None else f"{name}{between}{text}")
