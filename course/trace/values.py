@@ -28,9 +28,10 @@ def describe(value: Any) -> Value:
 
 
 def _tensor(value: Any) -> Value | None:
-    if not _may_be_tensor(type(value)):
-        return None
+    kind: Any = type(value)
     try:
+        if not _may_be_tensor(kind):
+            return None
         shape, dtype = tuple(int(size) for size in value.shape), str(value.dtype).removeprefix("torch.")
     except (AttributeError, TypeError, ValueError, RuntimeError):
         return None
