@@ -1,6 +1,9 @@
-"""What makes the lessons alive: plots, vLLM's own source and rules, and the `course` command.
+"""What makes the lessons alive: plots, recordings of kernels, vLLM's own source and rules, and the `course` command.
 
+    import course
     from course import plots, vllm_rules
+
+    course.record(paged_decode, query, key_cache, ...)   # what the kernel loads and stores: course/recording/
 
 Importing `course` is cheap: each of its modules is loaded when it is asked for.
 """
@@ -8,17 +11,22 @@ Importing `course` is cheap: each of its modules is loaded when it is asked for.
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from course import plots, vllm_rules, vllm_source
+    from course import plots, recording, vllm_rules, vllm_source
+    from course.recording import record
 
-__all__ = ["plots", "vllm_rules", "vllm_source"]
+__all__ = ["plots", "record", "recording", "vllm_rules", "vllm_source"]
+
+# Functions that a notebook calls as `course.NAME`, and the module each is in.
+_FUNCTIONS = {"record": "course.recording.record"}
 
 
-def __getattr__(name: str) -> ModuleType:
-    """Import a public module on first use."""
+def __getattr__(name: str) -> Any:
+    """Import a public module or function on first use."""
+    if name in _FUNCTIONS:
+        return getattr(import_module(_FUNCTIONS[name]), name)
     if name in __all__:
         return import_module(f"course.{name}")
     raise AttributeError(f"module 'course' has no attribute {name!r}")
