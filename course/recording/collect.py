@@ -6,7 +6,7 @@ import inspect
 import linecache
 import sys
 from types import CodeType, FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,20 @@ if TYPE_CHECKING:
 
 class TooManyAccesses(RuntimeError):
     """The kernels made more accesses than the recording was told to keep."""
+
+
+class Entry(NamedTuple):
+    """One access, without the bytes it touched; the fields are those of `Columns`."""
+
+    launch: int
+    program: tuple[int, int, int]
+    stack: int
+    kind: int
+    tensor: int
+    lanes: int
+    masked: int
+    itemsize: int
+    transposed: bool
 
 
 class Recorder:
@@ -37,7 +51,7 @@ class Recorder:
         self._not_user = not_user
         self._outermost = outermost
         self._max_accesses = max_accesses
-        self._rows: list[tuple[int, tuple[int, int, int], int, int, int, int, int, int, bool]] = []
+        self._entries: list[Entry] = []
         self._shapes: list[tuple[int, ...]] = []
         self._masks: dict[int, np.ndarray] = {}
         self._run_starts: list[np.ndarray] = []
@@ -50,63 +64,53 @@ class Recorder:
         self, kind: str, addresses: np.ndarray, mask: np.ndarray, itemsize: int, program: tuple[int, int, int]
     ) -> np.ndarray:
         """Write one access down and return its real addresses. Raises OutOfBounds before anything is touched."""
-        if len(self._rows) >= self._max_accesses:
+        if len(self._entries) >= self._max_accesses:
             raise TooManyAccesses(
                 f"course.record: more than {self._max_accesses:,} accesses; take a smaller case, or a larger max_accesses"
             )
         addresses = addresses.astype(np.uint64, copy=False)
-        mask = np.broadcast_to(mask, addresses.shape)
+        mask = np.broadcast_to(mask, addresses.shape).astype(bool, copy=False)
         num_active = int(np.count_nonzero(mask))
-        masked = addresses.size - num_active
         flat = addresses.reshape(-1)
-        stack = self._stack(sys._getframe(1))
-        launch = len(self.launches) - 1
-        code = KINDS.index(kind)
+        entry = Entry(
+            launch=len(self.launches) - 1,
+            program=program,
+            stack=self._stack(sys._getframe(1)),
+            kind=KINDS.index(kind),
+            tensor=-1,
+            lanes=flat.size,
+            masked=flat.size - num_active,
+            itemsize=itemsize,
+            transposed=False,
+        )
         if num_active == 0:
-            self._append(
-                (launch, program, stack, code, self._tensor_of(flat), flat.size, masked, itemsize, False),
-                addresses.shape,
-                mask,
-                np.empty(0, dtype=np.int64),
-                np.empty(0, dtype=np.int32),
-            )
+            entry = entry._replace(tensor=self._tensor_of(flat))
+            self._append(entry, addresses.shape, mask, (np.empty(0, np.int64), np.empty(0, np.int32)))
             return addresses
-        active = flat if masked == 0 else flat[mask.reshape(-1)]
+        active = flat if entry.masked == 0 else flat[mask.reshape(-1)]
         parts = self.memory.locate(active, itemsize)
         for tensor, _, relative in parts:
             outside = self.memory.outside(tensor, relative, itemsize)
             if outside.any():
-                raise self._out_of_bounds(kind, program, tensor, relative, outside, len(active), stack)
-        if len(parts) == 1 and parts[0][1] is None:
-            tensor, _, relative = parts[0]
-            starts, lengths = _runs(relative, itemsize)
-            transposed = False
-            if addresses.ndim == 2 and len(starts) * 2 > num_active:
-                # Neighbours in memory stand below each other in the tile, as in a transposed load of K.
-                columns = addresses.T.reshape(-1)
-                if masked:
-                    columns = columns[mask.T.reshape(-1)]
-                by_column = self.memory.locate(columns, itemsize)[0][2]
-                other_starts, other_lengths = _runs(by_column, itemsize)
-                if len(other_starts) < len(starts):
-                    starts, lengths, transposed = other_starts, other_lengths, True
-            self._append(
-                (launch, program, stack, code, tensor, flat.size, masked, itemsize, transposed),
-                addresses.shape,
-                mask,
-                starts,
-                lengths,
-            )
-            return addresses + self.memory.real_difference(tensor)
-        return self._several(parts, launch, program, stack, code, addresses, mask, itemsize)
+                raise self._out_of_bounds(entry, tensor, relative, outside)
+        if len(parts) > 1 or parts[0][1] is not None:
+            return self._several(parts, entry, addresses, mask)
+        tensor, _, relative = parts[0]
+        runs = _runs(relative, itemsize)
+        transposed = False
+        if addresses.ndim == 2 and len(runs[0]) * 2 > num_active:
+            # Neighbours in memory stand below each other in the tile, as in a transposed load of K.
+            by_column = self.memory.locate(addresses.T[mask.T], itemsize)[0][2]
+            other_runs = _runs(by_column, itemsize)
+            if len(other_runs[0]) < len(runs[0]):
+                runs, transposed = other_runs, True
+        self._append(entry._replace(tensor=tensor, transposed=transposed), addresses.shape, mask, runs)
+        return addresses + self.memory.real_difference(tensor)
 
     def finish(self, recording: Recording) -> None:
         """Put everything into `recording`."""
-        n = len(self._rows)
-        names = ("launch", "program", "stack", "kind", "tensor", "lanes", "masked", "itemsize", "transposed")
-        values = (
-            dict(zip(names, zip(*self._rows, strict=True), strict=True)) if n else dict.fromkeys(names, ())
-        )
+        n = len(self._entries)
+        values = dict(zip(Entry._fields, zip(*self._entries, strict=True) if n else [()] * 9, strict=True))
         number_of_runs = np.fromiter((len(starts) for starts in self._run_starts), dtype=np.int64, count=n)
         recording._columns = Columns(
             launch=np.array(values["launch"], dtype=np.int32),
@@ -130,30 +134,21 @@ class Recorder:
         recording.sources = self._sources()
 
     def _append(
-        self,
-        row: tuple[int, tuple[int, int, int], int, int, int, int, int, int, bool],
-        shape: tuple[int, ...],
-        mask: np.ndarray,
-        starts: np.ndarray,
-        lengths: np.ndarray,
+        self, entry: Entry, shape: tuple[int, ...], mask: np.ndarray, runs: tuple[np.ndarray, np.ndarray]
     ) -> None:
-        if row[6]:
-            self._masks[len(self._rows)] = np.packbits(mask)
-        self._rows.append(row)
+        if entry.masked:
+            self._masks[len(self._entries)] = np.packbits(mask)
+        self._entries.append(entry)
         self._shapes.append(shape)
-        self._run_starts.append(starts)
-        self._run_lengths.append(lengths)
+        self._run_starts.append(runs[0])
+        self._run_lengths.append(runs[1])
 
     def _several(
         self,
         parts: list[tuple[int, np.ndarray | None, np.ndarray]],
-        launch: int,
-        program: tuple[int, int, int],
-        stack: int,
-        code: int,
+        entry: Entry,
         addresses: np.ndarray,
         mask: np.ndarray,
-        itemsize: int,
     ) -> np.ndarray:
         """Pointers of several tensors met in one access: one entry for each, the others' lanes masked."""
         real = addresses.reshape(-1).copy()
@@ -163,15 +158,8 @@ class Recorder:
             part = np.zeros(addresses.size, dtype=bool)
             part[lanes] = True
             real[lanes] = self.memory.real(tensor, relative)
-            starts, lengths = _runs(relative, itemsize)
-            masked = addresses.size - len(lanes)
-            self._append(
-                (launch, program, stack, code, tensor, addresses.size, masked, itemsize, False),
-                addresses.shape,
-                part,
-                starts,
-                lengths,
-            )
+            one = entry._replace(tensor=tensor, masked=addresses.size - len(lanes))
+            self._append(one, addresses.shape, part, _runs(relative, entry.itemsize))
         return real.reshape(addresses.shape)
 
     def _tensor_of(self, flat: np.ndarray) -> int:
@@ -206,18 +194,13 @@ class Recorder:
         return sources
 
     def _out_of_bounds(
-        self,
-        kind: str,
-        program: tuple[int, int, int],
-        index: int,
-        relative: np.ndarray,
-        outside: np.ndarray,
-        num_active: int,
-        stack: int,
+        self, entry: Entry, index: int, relative: np.ndarray, outside: np.ndarray
     ) -> OutOfBounds:
+        kind, program = KINDS[entry.kind], entry.program
         kernel = self.launches[-1].kernel
-        line = self._lines[stack][-1]
+        line = self._lines[entry.stack][-1]
         count = int(np.count_nonzero(outside))
+        num_active = entry.lanes - entry.masked
         first = int(relative[outside][0])
         what = {"load": "loads from", "store": "stores to", "atomic": "updates"}[kind]
         where = f"program {program} of {kernel}, {line}"

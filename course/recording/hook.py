@@ -185,7 +185,7 @@ def _launches(recorder: Recorder, watch: WatchTorch, interpreter: Any) -> dict[s
                 )
                 arguments[name] = recorder.memory.tensors[tensor].name
                 # `host_tensor` was made for this launch alone; the interpreter asks it where it is.
-                host_tensor.data_ptr = functools.partial(int, address)
+                host_tensor.data_ptr = functools.partial(int, address)  # type: ignore[method-assign]
         return args_host, kwargs_host
 
     def __call__(self: Any, *args_dev: Any, **kwargs: Any) -> Any:

@@ -112,10 +112,13 @@ def _cells(recording: Recording, tensor: str, kind: str, num_dims: int) -> np.nd
         owner = np.repeat(access[part], length)
         offsets = expand_runs(columns.run_start[run[part]], length, columns.itemsize[access[part]])
         indices, inside = known.indices(offsets // known.itemsize)
-        keys = np.column_stack(
-            [columns.launch[owner], columns.program[owner].astype(np.int64), indices[:, :num_dims]]
-        )[inside]
-        parts.append(_unique(keys, np.ones(len(keys), dtype=np.int64), owner[inside]))
+        cells = np.column_stack([owner, indices[:, :num_dims]])[inside]
+        # Neighbouring elements mostly share their cell.
+        first = np.flatnonzero(np.r_[len(cells) > 0, (cells[1:] != cells[:-1]).any(axis=1)])
+        counts = np.diff(np.append(first, len(cells)))
+        owner, cells = cells[first, 0], cells[first, 1:]
+        keys = np.column_stack([columns.launch[owner], columns.program[owner].astype(np.int64), cells])
+        parts.append(_unique(keys, counts, owner))
     together = np.concatenate(parts)
     return _unique(together[:, :-2], together[:, -2], together[:, -1])
 

@@ -19,7 +19,7 @@ MAX_ACCESSES = 1_000_000
 
 
 @overload
-def record(*, max_accesses: int = ..., **tensors: torch.Tensor) -> RecordingBlock: ...
+def record(*, names: None = ..., max_accesses: int = ..., **tensors: torch.Tensor) -> RecordingBlock: ...
 @overload
 def record(
     function: Callable,
