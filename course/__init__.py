@@ -4,6 +4,7 @@
     from course import plots, vllm_rules
 
     course.record(paged_decode, query, key_cache, ...)   # what the kernel loads and stores: course/recording/
+    course.softmax_steps(query, key_cache, ...)          # (m, l, acc) after each block: course/online_softmax.py
 
 Importing `course` is cheap: each of its modules is loaded when it is asked for.
 """
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from course import plots, recording, vllm_rules, vllm_source
+    from course.online_softmax import softmax_steps
     from course.recording import record
 
-__all__ = ["plots", "record", "recording", "vllm_rules", "vllm_source"]
+__all__ = ["plots", "record", "recording", "softmax_steps", "vllm_rules", "vllm_source"]
 
 # Functions that a notebook calls as `course.NAME`, and the module each is in.
-_FUNCTIONS = {"record": "course.recording.record"}
+_FUNCTIONS = {"record": "course.recording", "softmax_steps": "course.online_softmax"}
 
 
 def __getattr__(name: str) -> Any:
