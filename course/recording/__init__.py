@@ -6,7 +6,7 @@
     recording.reads("key_cache")               # [num_blocks, block_size, num_kv_heads, head_size]: times read
     recording.trespasses(block_table, seq_lens)  # reads of slots that a request does not own
 
-record.py starts and stops, hook.py is the place that knows Triton's interpreter, memory.py decides what an address
+session.py starts and stops, hook.py is the place that knows Triton's interpreter, memory.py decides what an address
 is, collect.py writes down, model.py, access.py and columns.py are what is kept, torch_ops.py watches torch, summary.py
 and paged.py compute, render.py shows.
 Nothing here loads Triton or torch before a recording starts.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from course.recording.memory import OutOfBounds
     from course.recording.model import Recording
     from course.recording.paged import Trespass, least_bytes
-    from course.recording.record import record
+    from course.recording.session import record
 
 __all__ = ["Access", "Line", "OutOfBounds", "Recording", "Trespass", "least_bytes", "record"]
 
@@ -33,7 +33,7 @@ _HOME = {
     "Recording": "model",
     "Trespass": "paged",
     "least_bytes": "paged",
-    "record": "record",
+    "record": "session",
 }
 
 

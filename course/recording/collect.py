@@ -130,6 +130,7 @@ class Recorder:
         )
         recording.launches = self.launches
         recording.tensors = {tensor.name: tensor for tensor in self.memory.tensors}
+        recording.names = tuple(recording.tensors)
         recording.stacks = self._lines
         recording.sources = self._sources()
 

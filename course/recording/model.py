@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +21,7 @@ class Recording:
     """Every access of every kernel that ran, and what follows from it. Made by `course.record`.
 
     launches: [`Launch`], in order. tensors: name -> `RecordedTensor`. lines: the lines that accessed memory.
-    sources: the functions they stand in. torch_ops: what torch did between the launches, as far as it made new
+    names: the tensors' names by number, as `columns.tensor` counts. sources: the functions they stand in. torch_ops: what torch did between the launches, as far as it made new
     tensors or read a named one. out_of_bounds: the `OutOfBounds` that ended the recording, or None.
     result: what the recorded function returned, when `course.record` called it. least: name -> the bytes that have to be
     loaded at least, which you may set (`least_bytes`); the table then compares with it.
@@ -33,6 +32,7 @@ class Recording:
     def __init__(self) -> None:
         self.launches: list[Launch] = []
         self.tensors: dict[str, RecordedTensor] = {}
+        self.names: tuple[str, ...] = ()
         self.stacks: list[tuple[Line, ...]] = []
         self.sources: list[Source] = []
         self.torch_ops: list[TorchOp] = []
@@ -48,11 +48,6 @@ class Recording:
                 "the recording is still running: leave the `with course.record(...)` block first"
             )
         return self._columns
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """Tensors by number: `columns.tensor` counts in this order."""
-        return tuple(self.tensors)
 
     @property
     def ran(self) -> bool:
@@ -131,6 +126,7 @@ class Recording:
 
     def number(self, tensor: str) -> int:
         """The number of a tensor in `columns.tensor`. Raises ValueError for a name that is not in the recording."""
+        self.columns  # noqa: B018  raises while the recording runs
         if tensor not in self.tensors:
             known = ", ".join(self.tensors) or "none"
             raise ValueError(f"tensor: expected a tensor of this recording ({known}), got {tensor!r}")
@@ -139,7 +135,11 @@ class Recording:
     # What follows from the accesses. summary.py and paged.py do the work.
 
     def bytes_loaded(self, tensor: str | None = None) -> int:
-        """Bytes that all programs together loaded, from one tensor or from all: one byte read twice counts twice."""
+        """Bytes that all programs together loaded, from one tensor or from all.
+
+        As their lanes ask for them: a byte that two lanes or two programs load counts twice, though a GPU may fetch it
+        once for all lanes of a warp, or find it in a cache.
+        """
         return self._bytes(LOADS, tensor)
 
     def bytes_stored(self, tensor: str | None = None) -> int:

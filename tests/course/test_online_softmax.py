@@ -15,6 +15,7 @@ BATCH = make_batch(
     Spec(((1, 9), (1, 4), (1, 0)), num_heads=6, num_kv_heads=2, head_size=8, block_size=4),
     torch.float32,
     torch.device("cpu"),
+    seed=3,
     magnitude=3.0,
 )
 

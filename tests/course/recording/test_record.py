@@ -124,6 +124,8 @@ def test_launches_and_names():
     assert [(launch.kernel, launch.grid) for launch in recording.launches] == [("helped", (2, 3, 1))]
     # `values` as the function's parameter, `out` as the kernel's, without its _ptr.
     assert recording.launches[0].arguments == {"x_ptr": "values", "out_ptr": "out"}
+    named = course.record(lambda: toys.helped[(2, 3)](x, out, 1), names={"numbers": x})
+    assert named.launches[0].arguments == {"x_ptr": "numbers", "out_ptr": "out"}
     assert recording.tensors["values"].named
     assert not recording.tensors["out"].named
     assert recording.ran
@@ -342,9 +344,10 @@ def test_one_recording_at_a_time():
         with pytest.raises(RuntimeError, match="a recording is running already"), course.record():
             pass
         with pytest.raises(RuntimeError, match="still running: leave the `with course.record"):
-            len(recording)
+            recording.reads("x")
         assert repr(recording) == "Recording: still running"
-    assert len(recording) == 0
+        toys.helped[(1,)](torch.zeros(1), torch.zeros(1), 0)
+    assert recording.reads("x").tolist() == [1]
 
 
 def test_no_kernel_ran():

@@ -52,6 +52,9 @@ def record(
     A kernel may touch the storage of the tensor whose pointer it uses, nothing else. What is out of bounds raises
     `OutOfBounds` before memory is touched; its `recording` has everything up to there.
 
+    Where kernels are compiled there is nothing to record, and the work is not moved to another process behind your
+    back: functions of a notebook could not be sent there unchanged. Start Python with TRITON_INTERPRET=1 instead.
+
     Args:
         function: called with *args and **kwargs while recording. Without it, the result is for a with-statement.
         names: more names for tensors, with a function only. In a with-statement, keywords name tensors.
