@@ -199,19 +199,22 @@ class Recorder:
     ) -> OutOfBounds:
         kind, program = KINDS[entry.kind], entry.program
         kernel = self.launches[-1].kernel
-        line = self._lines[entry.stack][-1]
+        kernels_line, line = self._lines[entry.stack][0], self._lines[entry.stack][-1]
         count = int(np.count_nonzero(outside))
         num_active = entry.lanes - entry.masked
         first = int(relative[outside][0])
         what = {"load": "loads from", "store": "stores to", "atomic": "updates"}[kind]
-        where = f"program {program} of {kernel}, {line}"
+        who = f"program {program} of {kernel}"
+        at = f"At {line}"
+        if kernels_line != line:
+            at += f" (reached from line {kernels_line.number} of {kernels_line.place})"
         lanes = f"{count} of {num_active} active lanes" if num_active > 1 else "its only lane"
         if index < 0:
-            message = (
-                f"{where}: {what} an address that belongs to no tensor of this launch ({lanes}). Nothing was touched. "
-                "Pass the tensor to the kernel, or name it in course.record(...)."
-            )
             name, offset = None, None
+            message = (
+                f"{who} {what} an address that belongs to no tensor of this launch ({lanes}). Nothing was touched. Pass "
+                f"the tensor to the kernel, or name it in course.record(...). {at}"
+            )
         else:
             tensor = self.memory.tensors[index]
             name, offset = tensor.name, first // tensor.itemsize
@@ -221,15 +224,13 @@ class Recorder:
                 if highest >= lowest
                 else "its storage is empty"
             )
-            message = (
-                f"{where}: {what} {name} at offset {offset}, out of bounds ({lanes}). {name} has shape "
-                f"{list(tensor.shape)} and strides {list(tensor.strides)}; {allowed}"
-            )
             if len(tensor.shape) > 1 and tensor.strides[0] > 0:
-                message += (
-                    f". Offset {offset} would be index {offset // tensor.strides[0]} of its first dimension"
-                )
-            message += ". Nothing was touched."
+                index_0 = offset // tensor.strides[0]
+                allowed += f"; offset {offset} would be index {index_0} of its first dimension"
+            message = (
+                f"{who} {what} {name} at offset {offset}, out of bounds ({lanes}). {name} has shape "
+                f"{list(tensor.shape)} and strides {list(tensor.strides)}; {allowed}. Nothing was touched. {at}"
+            )
         return OutOfBounds(
             message,
             kernel=kernel,

@@ -55,8 +55,8 @@ class Trespass:
         what = ("row", "entries") if self.tensor == "block_table" else ("block", "slots")
         numbers = _ranges(self.slots)
         return (
-            f"program {self.program} of {self.kernel}, {self.line}: reads {self.tensor}, {what[0]} {self.block}, "
-            f"{what[1]} {numbers}: {self.reason}"
+            f"program {self.program} of {self.kernel} reads {self.tensor}, {what[0]} {self.block}, {what[1]} {numbers}: "
+            f"{self.reason}. At {self.line}"
         )
 
 

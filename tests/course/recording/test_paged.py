@@ -105,8 +105,8 @@ def test_the_tail_of_the_last_block():
     assert (first.kernel, first.program, first.tensor) == ("read_caches", (0, 0, 0), "key_cache")
     assert (first.block, first.slots, first.requests) == (block, (1, 2, 3), (0,))
     assert str(first) == (
-        f"program (0, 0, 0) of read_caches, {first.line}: reads key_cache, block {block}, slots 1 to 3: slots past the "
-        "end of request 0 (seq_len 9)"
+        f"program (0, 0, 0) of read_caches reads key_cache, block {block}, slots 1 to 3: slots past the end of request "
+        f"0 (seq_len 9). At {first.line}"
     )
     assert first.line.number == toys.line_of(toys.read_caches, "key")
 
