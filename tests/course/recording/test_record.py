@@ -170,6 +170,11 @@ def test_k_and_v_as_views_of_one_storage():
             ("value", [[1, 0]]),
         ]
         assert all(row.outside_view == 0 for row in recording.table())
+        # Parts of them, which begin where they begin.
+        with course.record(key=key, value=value) as recording:
+            toys.helped[(1,)](key[:2], out, 1)
+            toys.helped[(1,)](value[:2], out, 1)
+        assert [access.tensor for access in recording.accesses(kind="load")] == ["key", "value"]
 
 
 def test_what_is_in_the_storage_but_not_in_the_view_is_said():
@@ -310,6 +315,15 @@ def test_a_wild_offset_is_not_taken_for_another_tensor():
         ):
             toys.helped[(1,)](tensors[0], tensors[1], distance // 4)
         assert (caught.value.tensor, caught.value.offset) == ("t0", distance // 4)
+
+
+def test_an_offset_of_a_power_of_two_leads_into_no_other_tensor():
+    """Block ids times strides are often such offsets, up to 2**62 bytes and beyond."""
+    first, second, out = torch.zeros(4), torch.zeros(4), torch.zeros(1)
+    shift = second.data_ptr() % 4096 - first.data_ptr() % 4096
+    for exponent in range(40, 63):
+        with pytest.raises(OutOfBounds), course.record(first=first, second=second, out=out):
+            toys.helped[(1,)](first, out, (2**exponent + shift) // 4)
 
 
 def test_masked_lanes_may_point_anywhere():
