@@ -124,6 +124,8 @@ class RecordingBlock:
         if isinstance(error, OutOfBounds):
             self._recording.out_of_bounds = error
             error.recording = self._recording
+        # They hold every tensor that was recorded.
+        del self._recorder, self._watch
 
 
 def _named_by(function: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, torch.Tensor]:

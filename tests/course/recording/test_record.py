@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -379,6 +380,29 @@ def test_no_kernel_ran():
     with course.record() as recording:
         toys.fails[(0,)](torch.zeros(1))
     assert not recording.ran
+
+
+def test_a_launch_that_never_started_has_no_grid():
+    x, out = torch.zeros(1), torch.zeros(1)
+
+    def twice():
+        toys.helped[(1,)](x, out, 0)
+        toys.helped[(1,)](x, out)
+
+    with pytest.raises(TypeError, match="offset"), course.record() as recording:
+        twice()
+    assert [launch.grid for launch in recording.launches] == [(1, 1, 1), None]
+    assert "helped (failed before its first program)" in repr(recording)
+
+
+def test_tensors_are_let_go_when_the_recording_ends():
+    x, out = torch.zeros(1), torch.zeros(1)
+    with course.record(x=x) as recording:
+        toys.helped[(1,)](x, out, 0)
+    released = weakref.ref(x), weakref.ref(out)
+    del x, out
+    assert [tensor() for tensor in released] == [None, None]
+    assert recording.reads("x").tolist() == [1]
 
 
 def test_bad_arguments_are_named():

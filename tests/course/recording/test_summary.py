@@ -44,6 +44,21 @@ def test_reads_count_every_lane(loads):
         assert row.most_reads == expected.max()
 
 
+def test_reads_of_an_element_count_its_first_byte():
+    x = torch.zeros(4)
+    with course.record(x=x) as recording:
+        for byte in (4, 4, 5, 8):
+            toys.helped[(1,)](x.view(torch.int8), torch.zeros(1, dtype=torch.int8), byte)
+    assert recording.reads("x").tolist() == [0, 2, 1, 0]
+    assert (recording.bytes_loaded("x"), recording.distinct_bytes_loaded("x")) == (4, 3)
+    assert [access.indices.tolist() for access in recording.accesses(tensor="x")] == [
+        [[1]],
+        [[1]],
+        [[1]],
+        [[2]],
+    ]
+
+
 def test_the_table_compares_with_the_least_that_was_given():
     recording = course.record(toys.launch_read_caches, *BATCH.decode_arguments[:5])
     rows = {row.tensor: row for row in recording.table()}
