@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import course
 import kernels
-from course.recording import least_bytes
+from course.recording import least_bytes, paged
 from kernels.gqa_decode import gqa_decode
 from kernels.single_query import single_query_decode
 from tests.course.recording import toys
@@ -73,7 +73,9 @@ def test_splits_and_caches_larger_than_can_be_counted():
         recording.reads("key_cache")
 
 
-def test_which_slots_were_read_and_by_whom():
+@pytest.mark.parametrize("chunk", [7, 100, 1 << 20])
+def test_which_slots_were_read_and_by_whom(chunk, monkeypatch):
+    monkeypatch.setattr(paged, "_CHUNK", chunk)
     batch = decode_batch()
     recording = record_toy(batch)
     slots = recording.slots("key_cache")
