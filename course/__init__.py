@@ -1,7 +1,15 @@
+<<<<<<< HEAD
 """What makes the lessons alive: plots, a tracer, vLLM's own source and rules, and the `course` command.
+=======
+"""What makes the lessons alive: plots, recordings of kernels, vLLM's own source and rules, and the `course` command.
+>>>>>>> record
 
+    import course
     from course import plots, vllm_rules
     from course.trace import trace
+
+    course.record(paged_decode, query, key_cache, ...)   # what the kernel loads and stores: course/recording/
+    course.softmax_steps(query, key_cache, ...)          # (m, l, acc) after each block: course/online_softmax.py
 
 Importing `course` is cheap: each of its modules is loaded when it is asked for.
 """
@@ -9,17 +17,29 @@ Importing `course` is cheap: each of its modules is loaded when it is asked for.
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+<<<<<<< HEAD
     from course import plots, trace, vllm_index, vllm_rules, vllm_show, vllm_source
 
 __all__ = ["plots", "trace", "vllm_index", "vllm_rules", "vllm_show", "vllm_source"]
+=======
+    from course import plots, recording, vllm_rules, vllm_source
+    from course.online_softmax import softmax_steps
+    from course.recording import record
+
+__all__ = ["plots", "record", "recording", "softmax_steps", "vllm_rules", "vllm_source"]
+
+# Functions that a notebook calls as `course.NAME`, and the module each is in.
+_FUNCTIONS = {"record": "course.recording", "softmax_steps": "course.online_softmax"}
+>>>>>>> record
 
 
-def __getattr__(name: str) -> ModuleType:
-    """Import a public module on first use."""
+def __getattr__(name: str) -> Any:
+    """Import a public module or function on first use."""
+    if name in _FUNCTIONS:
+        return getattr(import_module(_FUNCTIONS[name]), name)
     if name in __all__:
         return import_module(f"course.{name}")
     raise AttributeError(f"module 'course' has no attribute {name!r}")

@@ -380,7 +380,7 @@ def softmax_states(
             left.bar(x, score, color=fill, hatch=hatch, edgecolor=INK, linewidth=0.8)
             x += 1
         left.plot([start - 0.5, x - 0.5], [m[index]] * 2, color=VERMILLION, linewidth=2.5)
-        _number(left, (start + x - 1) / 2, m[index], f"m = {m[index]:g}", above=6)
+        _number(left, (start + x - 1) / 2, m[index], f"m = {m[index]:.3g}", above=6)
     middles, at = [], 0
     for tile in tiles:
         middles.append(at + (len(tile) - 1) / 2)

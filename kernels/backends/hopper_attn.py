@@ -1,13 +1,12 @@
-"""HOPPER_ATTN: decode by the Gluon program for Hopper GPUs; the rest is TRITON_ATTN's.
-
-A prefill goes to the Triton kernel, as `kernels.explain` says it does. A backend for one generation of GPUs shows what
-`validate_configuration` is for: everywhere else it says why not.
+"""HOPPER_ATTN: the Gluon programs for Hopper GPUs; the rest is TRITON_ATTN's. A backend for one
+generation of GPUs shows what `validate_configuration` is for: everywhere else it says why not.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
+import kernels
 from kernels.backends.backend import MultipleOf
 from kernels.backends.platforms import DeviceCapability
 from kernels.backends.triton_attn import TritonAttentionBackend, TritonAttentionImpl, triton_objection
@@ -61,3 +60,6 @@ class HopperAttentionBackend(TritonAttentionBackend):
 
 class HopperAttentionImpl(TritonAttentionImpl):
     tier = "hopper"
+
+    def prefill(self, *arguments: Any, **options: Any) -> None:
+        kernels.paged_attention(*arguments, **options)

@@ -176,7 +176,7 @@ class TritonAttentionImpl(AttentionImpl):
         if attn_metadata.one_token_each:
             kernels.paged_decode(query[:num_actual_tokens], *cache, self.scale, tier=self.tier, **options)
         else:
-            kernels.paged_prefill(
+            self.prefill(
                 query[:num_actual_tokens],
                 *cache,
                 attn_metadata.query_start_loc,
@@ -185,6 +185,10 @@ class TritonAttentionImpl(AttentionImpl):
                 **options,
             )
         return output
+
+    def prefill(self, *arguments: Any, **options: Any) -> None:
+        """Batches in which a request has more than one token."""
+        kernels.paged_prefill(*arguments, **options)
 
     def do_kv_cache_update(
         self,
