@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""What makes the lessons alive: plots, a tracer, vLLM's own source and rules, and the `course` command.
-=======
-"""What makes the lessons alive: plots, recordings of kernels, vLLM's own source and rules, and the `course` command.
->>>>>>> record
+"""What makes the lessons alive: plots, a tracer, recordings of kernels, vLLM's own source and rules, and the `course` command.
 
     import course
     from course import plots, vllm_rules
@@ -20,20 +16,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-<<<<<<< HEAD
-    from course import plots, trace, vllm_index, vllm_rules, vllm_show, vllm_source
-
-__all__ = ["plots", "trace", "vllm_index", "vllm_rules", "vllm_show", "vllm_source"]
-=======
-    from course import plots, recording, vllm_rules, vllm_source
+    from course import plots, recording, trace, vllm_index, vllm_rules, vllm_show, vllm_source
     from course.online_softmax import softmax_steps
     from course.recording import record
 
-__all__ = ["plots", "record", "recording", "softmax_steps", "vllm_rules", "vllm_source"]
+__all__ = [
+    "plots",
+    "record",
+    "recording",
+    "softmax_steps",
+    "trace",
+    "vllm_index",
+    "vllm_rules",
+    "vllm_show",
+    "vllm_source",
+]
 
 # Functions that a notebook calls as `course.NAME`, and the module each is in.
 _FUNCTIONS = {"record": "course.recording", "softmax_steps": "course.online_softmax"}
->>>>>>> record
 
 
 def __getattr__(name: str) -> Any:
