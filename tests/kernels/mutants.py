@@ -183,7 +183,7 @@ MERGE_MUTANTS = (
     _splits("split of another head", "head % NUM_QUERIES_PER_KV", "0"),
     _parts("earlier parts not rescaled", "acc * rescale", "acc"),
     _splits("splits over 64 forgotten", "range(0, num_splits, NUM_SPLITS)", "range(0, NUM_SPLITS, NUM_SPLITS)"),
-    _parts("parts averaged", "weight = tl.exp2(score - new_max)", "weight = tl.where(mask, 1.0, 0.0)", "softmax-of-each-tile-averaged"),
+    _parts("parts averaged", "weight = tl.exp2(score - new_max[:, None])", "weight = tl.where(mask, 1.0, 0.0)", "softmax-of-each-tile-averaged"),
 )  # fmt: skip
 
 # Prefill
