@@ -251,11 +251,12 @@ HOPPER_MUTANTS = (
 _latent = _of("latent.py", "_latent_decode_kernel", LATENT)
 _cascade = _of("cascade.py", "cascade_attention", CASCADE)
 LATENT_MUTANTS = (
-    _latent("rotary part left out", "scores = tl.dot(query_rest, tl.trans(key_rest), scores, input", "scores += 0.0 * tl.dot(query_rest, tl.trans(key_rest), input"),
-    _latent("rotary part from the latent's place", "latent_cache_ptr + RANK", "latent_cache_ptr"),
+    _latent("rotary part left out", "scores += tl.dot(query_rest, tl.trans", "scores += 0.0 * tl.dot(query_rest, tl.trans"),
+    _latent("rotary part from the latent's place", "tile_ptr + RANK", "tile_ptr"),
     _latent("cache scale only for keys", "value_factor *= kv_scale", "value_factor *= 1.0"),
     _latent("latent: splits overlap", "split_start = split * tiles_per_split", "split_start = 0 * tiles_per_split"),
-    _latent("latent: rows not masked", "tl.where(in_split[None, :], scores * factor, float(\"-inf\"))", "scores * factor"),
+    _latent("latent: rows not masked", "tl.where(in_split[None, :], scores, float(\"-inf\"))", "scores"),
+    _latent("latent: the last tile's blocks for all", "tile_start + TILE_SIZE, split_end, BLOCK_SIZE", "tile_start, split_end, BLOCK_SIZE"),
     _latent("latent: block of heads forgotten", "tl.program_id(0) % NUM_HEAD_BLOCKS * BLOCK_H", "0"),
     _cascade("prefix counted twice", "block_table[:, num_shared:]", "block_table"),
     _cascade("causal within the prefix", "causal=False", "causal=True"),
