@@ -79,7 +79,7 @@ def _draw_shares(axes: Any, cases: list[dict[str, Any]]) -> None:
     axes.set_ylim(len(cases) - 0.4, -0.6)
     axes.set_xlim(0, 1.05)
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower left", framealpha=0.95)
+    axes.legend(loc="upper left", framealpha=0.95)
 
 
 def _draw_roof(axes: Any, cases: list[dict[str, Any]], flop_per_s: float, bytes_per_s: float) -> None:
