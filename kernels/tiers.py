@@ -16,6 +16,8 @@ __all__ = ["Choice", "explain"]
 
 # True once tests/kernels/test_hopper_prefill.py has passed on a Hopper GPU: an emulation and a compiler are not one.
 HOPPER_PREFILL_IS_PROVEN = False
+# The same for tests/kernels/test_hopper_latent.py.
+HOPPER_LATENT_IS_PROVEN = False
 
 
 @dataclass(frozen=True)
