@@ -18,12 +18,14 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels import contract, runtime
+from kernels import contract, hopper_latent, runtime
 from kernels.contract import AttentionResult
 from kernels.merge import launch_merge
 from kernels.options import Scale, split_scale
 from kernels.paging import load_tile
+from kernels.schedule import choose_num_splits
 from kernels.softmax import LOG2_E, finish_softmax, start_softmax, update_softmax
+from kernels.tiers import HOPPER_LATENT_IS_PROVEN
 
 __all__ = ["latent_decode"]
 
@@ -176,18 +178,6 @@ def _choose_tile(
     return 64, 64 if rank_padded + rest_padded <= 576 else 32, 8, 2, None
 
 
-def _choose_num_splits(num_programs: int, room: int, max_seq_len: int) -> int:
-    """Splits of a sequence, from shapes alone. num_programs: without splits. room: programs that run side by side.
-
-    Programs run in rounds. A round takes as long as its share of a sequence, and about 256 positions to begin and end.
-    """
-    most = max(1, min(triton.cdiv(max_seq_len, 256), 64))
-    return min(
-        range(1, most + 1),
-        key=lambda splits: triton.cdiv(num_programs * splits, room) * (max_seq_len / splits + 256),
-    )
-
-
 def latent_decode(
     query: torch.Tensor,
     latent_cache: torch.Tensor,
@@ -197,6 +187,7 @@ def latent_decode(
     *,
     kv_lora_rank: int,
     kv_scale: Scale = None,
+    tier: str | None = None,
     out: torch.Tensor | None = None,
     return_lse: bool = False,
 ) -> AttentionResult:
@@ -210,6 +201,8 @@ def latent_decode(
     seq_lens: [num_reqs] int32, tokens in the cache, this step's included; 0 is legal.
     scale: what scores are multiplied with: the heads' own size before absorption ** -0.5, 192 ** -0.5 say.
     kv_scale: what the cache's numbers are to be multiplied with: a number or a float32 tensor of one element. Positive.
+    tier: "triton" for this file's kernel, "hopper" for hopper_latent.py's; None takes hopper's where there is no
+        `hopper_latent.objection` and heads are many, once it is proven (tiers.py).
     out: where to write the output, [num_reqs, num_heads, kv_lora_rank] in query's dtype; made when None.
 
     Returns the output and, with `return_lse`, the natural logarithm of the sum of exponentials [num_reqs, num_heads]
@@ -225,6 +218,21 @@ def latent_decode(
     if num_reqs == 0:
         return (out, lse) if return_lse else out
 
+    objection = hopper_latent.objection(
+        query, latent_cache, scale, kv_lora_rank=kv_lora_rank, kv_scale=kv_scale
+    )
+    if tier is None:
+        # The Hopper program multiplies for 64 heads, however many there are.
+        wanted = HOPPER_LATENT_IS_PROVEN and num_heads > 32
+        tier = "hopper" if wanted and objection is None else "triton"
+    if tier not in ("hopper", "triton"):
+        raise ValueError(f'tier: expected "hopper", "triton" or None, got {tier!r}')
+    if tier == "hopper" and objection is not None:
+        raise ValueError(f"tier: hopper cannot serve these arguments: {objection}")
+    if tier == "hopper":
+        hopper_latent.launch_latent_decode(query, latent_cache, block_table, seq_lens, scale, out, lse)
+        return (out, lse) if return_lse else out
+
     rest = head_size - kv_lora_rank
     rank_padded = max(16, triton.next_power_of_2(kv_lora_rank))
     rest_padded = max(16, triton.next_power_of_2(rest)) if rest else 16
@@ -233,7 +241,7 @@ def latent_decode(
     block_h, tile_size, num_warps, num_stages, maxnreg = tile
     num_programs = num_reqs * triton.cdiv(num_heads, block_h)
     room = runtime.num_multiprocessors(query.device) * (1 if block_h == 64 else 2)
-    num_splits = _choose_num_splits(num_programs, room, max_seq_len)
+    num_splits = choose_num_splits(num_programs, room, max_seq_len)
     kv_scale, value_factor, _ = split_scale(kv_scale)
     factor = scale * LOG2_E * value_factor
 

@@ -15,6 +15,7 @@ FEATURES = "tests/kernels/test_features.py"
 HOPPER_PREFILL = "tests/kernels/test_hopper_prefill.py"
 KV_CACHE = "tests/kernels/test_kv_cache.py"
 LATENT = "tests/kernels/test_latent.py"
+HOPPER_LATENT = "tests/kernels/test_hopper_latent.py"
 MANY_SPLITS = "tests/kernels/test_many_splits.py"
 MERGE = "tests/kernels/test_merge.py"
 SOFTMAX_TESTS = "tests/kernels/test_softmax.py"
@@ -249,6 +250,12 @@ HOPPER_MUTANTS = (
 # Latent attention, and a shared prefix
 
 _latent = _of("latent.py", "_latent_decode_kernel", LATENT)
+_hopper_latent_clean = _of("hopper_latent_kernel.py", "_clean", HOPPER_LATENT)
+_hopper_latent_softmax = _of("hopper_latent_kernel.py", "_take_softmax", HOPPER_LATENT)
+_hopper_latent_taken = _of("hopper_latent_kernel.py", "_take_published", HOPPER_LATENT)
+_hopper_latent_finish = _of("hopper_latent_kernel.py", "_finish", HOPPER_LATENT)
+_hopper_latent_left = _of("hopper_latent_kernel.py", "_consume_left", HOPPER_LATENT)
+_hopper_latent_right = _of("hopper_latent_kernel.py", "_consume_right", HOPPER_LATENT)
 _cascade = _of("cascade.py", "cascade_attention", CASCADE)
 LATENT_MUTANTS = (
     _latent("rotary part left out", "scores += tl.dot(query_rest, tl.trans", "scores += 0.0 * tl.dot(query_rest, tl.trans"),
@@ -258,6 +265,13 @@ LATENT_MUTANTS = (
     _latent("latent: rows not masked", "tl.where(in_split[None, :], scores, float(\"-inf\"))", "scores"),
     _latent("latent: the last tile's blocks for all", "tile_start + TILE_SIZE, split_end, BLOCK_SIZE", "tile_start, split_end, BLOCK_SIZE"),
     _latent("latent: block of heads forgotten", "tl.program_id(0) % NUM_HEAD_BLOCKS * BLOCK_H", "0"),
+    _hopper_latent_clean("hopper latent: values past the end kept", "gl.expand_dims(position < end, 1)", "gl.expand_dims(position >= 0, 1)"),
+    _hopper_latent_softmax("hopper latent: rows not masked", "tile_start + TILE_SIZE > end", "tile_start > end"),
+    _hopper_latent_taken("hopper latent: output not rescaled", "_rescale(acc, rescale)", "_rescale(acc, rescale * 0.0 + 1.0)"),
+    _hopper_latent_finish("hopper latent: own tiles' sum only", "shared_sums.index(0).load(ROW) + shared_sums.index(1).load(ROW)", "row_sum"),
+    _hopper_latent_left("hopper latent: left half freed too early", "        acc = _rescale(acc, rescale)\n",
+                        "        mbarrier.arrive(left_empty.index(mine), count=1)\n        acc = _rescale(acc, rescale)\n"),
+    _hopper_latent_right("hopper latent: last odd tile forgotten", "if num_tiles % 2 == 1", "if num_tiles % 2 == 2"),
     _cascade("prefix counted twice", "block_table[:, num_shared:]", "block_table"),
     _cascade("causal within the prefix", "causal=False", "causal=True"),
     _cascade("sink in both parts", "replace(options, sinks=None)", "options"),

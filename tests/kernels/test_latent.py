@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kernels
-from kernels import contract, latent, reference
+from kernels import contract, latent, reference, schedule
 from tests.kernels.batches import (
     DTYPES,
     SLACK,
@@ -127,7 +127,7 @@ def test_latent_decode_of_any_sizes(
 @pytest.mark.parametrize("block_size", [8, 64], ids=["blocks in a tile", "tiles in a block"])
 @pytest.mark.parametrize("num_splits", [1, 2, 7])
 def test_any_number_of_splits(num_splits, block_size, device, monkeypatch):
-    monkeypatch.setattr(latent, "_choose_num_splits", lambda *shapes: num_splits)
+    monkeypatch.setattr(latent, "choose_num_splits", lambda *shapes: num_splits)
     monkeypatch.setattr(latent.runtime, "interpreter_tile", lambda *sizes: 16)
     arguments, options = random_latents(torch.float16, device, block_size=block_size)
     output, lse = kernels.latent_decode(*arguments, return_lse=True, **options)
@@ -137,7 +137,7 @@ def test_any_number_of_splits(num_splits, block_size, device, monkeypatch):
 def test_splits_fill_the_gpu_and_no_more():
     """(programs, positions) on 132 multiprocessors."""
     chosen = {
-        shapes: latent._choose_num_splits(shapes[0], 132, shapes[1])
+        shapes: schedule.choose_num_splits(shapes[0], 132, shapes[1])
         for shapes in [(128, 4096), (2, 32768), (16, 8192), (1, 100), (80, 4096), (2000, 4096)]
     }
     assert chosen == {
