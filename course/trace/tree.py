@@ -1,0 +1,103 @@
+"""What a trace holds: calls in a tree, as text about the values, never the values themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Value:
+    """What an argument or a returned value was at that moment, in a few words.
+
+    text: "float32 [3, 8, 64]", "0.125", "PagedMetadata". shape, dtype: of a tensor, else None.
+    """
+
+    text: str
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass
+class Call:
+    """One call of a function of the traced packages.
+
+    kind: "call", "generator" (one call, however often it was resumed) or "launch" (of a Triton kernel).
+    file: from the package's parent folder, "kernels/decode.py". line: where the function's `def` stands.
+    called_at: "file:line" in the function that called it, of the traced packages; None of a root.
+    returned: None while it has not returned. raised: the exception's name, if it left by one.
+    """
+
+    module: str
+    qualname: str
+    file: str
+    line: int
+    called_at: str | None = None
+    kind: str = "call"
+    arguments: dict[str, Value] = field(default_factory=dict)
+    returned: Value | None = None
+    raised: str | None = None
+    calls: list[Call] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """ "module:qualname"."""
+        return f"{self.module}:{self.qualname}"
+
+    def walk(self) -> Iterator[Call]:
+        """This call and all below it, in the order in which they began."""
+        yield self
+        for call in self.calls:
+            yield from call.walk()
+
+
+@dataclass
+class Trace:
+    """The calls of one run. result: what the callable returned. roots: the outermost calls of the traced packages."""
+
+    packages: tuple[str, ...]
+    roots: list[Call] = field(default_factory=list)
+    result: Any = None
+
+    def calls(self) -> list[Call]:
+        """Every call, in the order in which they began."""
+        return [call for root in self.roots for call in root.walk()]
+
+    def find(self, to: str) -> list[Call]:
+        """The calls of a function: "module:qualname", or the end of one ("decode:paged_decode", "Attention.forward")."""
+        return [call for call in self.calls() if _names(to, call)]
+
+    def edges(self) -> set[tuple[str, str]]:
+        """(caller, callee), each as "module:qualname"."""
+        return {(caller.name, callee.name) for caller in self.calls() for callee in caller.calls}
+
+    def path(self, to: str) -> list[str]:
+        """The call path from the root to the first call of a function, both included, as "module:qualname"."""
+        for root in self.roots:
+            if found := _path(root, to):
+                return [call.name for call in found]
+        raise ValueError(f"to: {to!r} was not called; called were {sorted({c.name for c in self.calls()})}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Lists, dicts, strings and numbers only."""
+        return {"packages": list(self.packages), "calls": [asdict(root) for root in self.roots]}
+
+
+def _path(call: Call, to: str) -> list[Call] | None:
+    if _names(to, call):
+        return [call]
+    for below in call.calls:
+        if found := _path(below, to):
+            return [call, *found]
+    return None
+
+
+def _names(to: str, call: Call) -> bool:
+    module, _, qualname = to.rpartition(":")
+    if f".{call.qualname}".endswith(f".{qualname}") is False:
+        return False
+    return not module or f".{call.module}".endswith(f".{module}")
