@@ -1,15 +1,15 @@
 """Run a callable and get its calls as a tree, with files and lines.
 
-    from course.trace import trace
+from course.trace import trace
 
-    traced = trace(kernels.paged_attention, query, key_cache, ..., packages=("kernels",))
-    traced                      the tree, as text or HTML
-    traced.result               what the callable returned
-    traced.calls()              every call, flat
-    traced.find("paged_decode") the calls of one function: arguments["query"].shape, returned, called_at
-    traced.edges()              {("kernels.attention:paged_attention", "kernels.contract:check_paged"), ...}
-    traced.path("_paged_decode_kernel")   from the root to the kernel's launch
-    traced.to_dict()            for a widget, or as JSON
+traced = trace(kernels.paged_attention, query, key_cache, ..., packages=("kernels",))
+traced                      the tree, as text or HTML
+traced.result               what the callable returned
+traced.calls()              every call, flat
+traced.find("paged_decode") the calls of one function: arguments["query"].shape, returned, called_at
+traced.edges()              {("kernels.attention:paged_attention", "kernels.contract:check_paged"), ...}
+traced.path("_paged_decode_kernel")   from the root to the kernel's launch
+traced.to_dict()            for a widget, or as JSON
 """
 
 import sys
