@@ -70,7 +70,7 @@ INPUTS = {
     "use_mla": "whether the model has latent attention",
 }
 
-_USUAL: dict[str, Any] = {
+USUAL: dict[str, Any] = {
     "capability": (9, 0),
     "dtype": "bfloat16",
     "head_size": 128,
@@ -85,7 +85,7 @@ _USUAL: dict[str, Any] = {
 
 # Question 7's ten: the fields of a deployment, what the model has besides, and what the user asked for.
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    name: {**_USUAL, **changes}
+    name: {**USUAL, **changes}
     for name, changes in {
         "hopper-plain": {},
         "hopper-flag": {"attention_backend": "TRITON_ATTN"},

@@ -1,7 +1,7 @@
 """Question 4: what a model hands to `Attention.forward`, what it never learns, and where the metadata comes from.
 
-The truth is read off the index of vLLM's source: what is handed over are the parameters of `Attention.forward` that
-have no default; what a model knows are these and the parameters of a model's attention (Llama's) and of the layer's
+The truth is read off the index of vLLM's source: what is handed over are the parameters of `Attention.forward`; what a
+model knows are these and the parameters of a model's attention (Llama's) and of the layer's
 constructor. A candidate whose names occur nowhere among them is unknown to the model.
 """
 
@@ -45,8 +45,7 @@ HINTS = (
 @functools.cache
 def passed() -> frozenset[str]:
     """The candidates that every call of the layer hands over."""
-    optional = {"output_shape"}  # the only parameter with a default; no candidate
-    return frozenset(MODEL) & (set(vllm_index.where(f"{LAYER}.forward").parameters) - optional)
+    return frozenset(MODEL) & set(vllm_index.where(f"{LAYER}.forward").parameters)
 
 
 @functools.cache
@@ -92,7 +91,7 @@ def inspect(output: Output, case: Case) -> Problem | None:
 
 def _not_passed(given: frozenset[str]) -> str | None:
     if extra := given - passed():
-        once, never = listed_kinds(extra)
+        once, never = _kinds(extra)
         if never:
             return f"{listed(never)} {_is(never)} no argument of Attention.forward (attention.py:437)"
         return f"{listed(once)} {_is(once)} known to the model, but no argument of Attention.forward (attention.py:437)"
@@ -114,7 +113,7 @@ def _not_unknown(given: frozenset[str]) -> str | None:
     return None
 
 
-def listed_kinds(extra: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
+def _kinds(extra: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
     """Those that the model knows all the same, and those that it never sees."""
     return extra & known(), extra & unknown()
 
@@ -132,11 +131,11 @@ def _not_the_source(given: str) -> str | None:
             return None
         return f"{qualname} is in the right file, but holds no metadata"
     if qualname == "get_attention_context":
-        return "get_attention_context looks the metadata up for a layer. It asks somebody else for it: whom?"
+        return "get_attention_context looks the metadata up for a layer, and asks somebody else for it"
     if qualname == "Attention.forward":
         return "Attention.forward gets no metadata. Its docstring says where the metadata is instead"
     if qualname.endswith((".build", "MetadataBuilder")):
-        return f"{qualname} makes the metadata, before the model runs. Where does the layer find it while the model runs?"
+        return f"{qualname} makes the metadata before the model runs; asked is where a layer finds it while the model runs"
     return f"{qualname} is not where a layer finds this step's metadata"
 
 

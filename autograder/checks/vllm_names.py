@@ -13,7 +13,7 @@ import re
 
 from autograder.checks.plain_answers import refuse, text
 from course import vllm_index
-from course.vllm_index import Symbol
+from course.vllm_symbols import Symbol, symbols
 
 EXPECTED = 'a name in vLLM\'s source, "module:qualname"'
 _OPERATOR = re.compile(r"^torch\.ops\.\w+\.")
@@ -47,36 +47,25 @@ def is_own(given: str) -> bool:
 
 def fitting(given: str) -> list[Symbol]:
     """Every definition that a name fits."""
-    name = _OPERATOR.sub("", given.strip())
-    if found := vllm_index.find(name):
-        return found
-    # The name of a module that imports the function and calls it: "flash_attn:reshape_and_cache_flash".
-    module, _, function = re.sub(r"\.py(?=[.:])", "", name).replace("/", ".").replace(":", ".").rpartition(".")
-    return [
-        symbol
-        for symbol in (vllm_index.find(function) if module else [])
-        if any(f".{_module_of(caller)}".endswith(f".{module}") for caller in vllm_index.callers(symbol.name))
-    ]
-
-
-def _module_of(name: str) -> str:
-    return name.partition(":")[0]
+    return vllm_index.find(_OPERATOR.sub("", given.strip()))
 
 
 def _at(part: str, place: str, line: int) -> Symbol:
     """The definition that begins at "path:line"; a line inside of one, or of none, is told so."""
-    try:
-        symbol = vllm_index.at(place)
-        said = vllm_index.describe(place)
-    except ValueError as error:
-        raise refuse(f"{part}: {str(error).removeprefix('place: ')}") from None
-    if symbol is None or not symbol.start <= line <= symbol.first:
-        raise refuse(f"{part}: {said}; write a name, or the line where the definition begins")
-    return symbol
+    end = place.rpartition(":")[0].removeprefix("./")
+    paths = [path for path in vllm_index.files() if f"/{path}".endswith(f"/{end}")]
+    if not paths:
+        raise refuse(f"{part}: there is no file {end} in vLLM's attention code")
+    for path in paths:  # a file's name may be there twice; mostly only one of them fits
+        symbol = vllm_index.at(f"{path}:{line}")
+        if symbol is not None and symbol.start <= line <= symbol.first:
+            return symbol
+    said = vllm_index.describe(f"{paths[-1]}:{line}")
+    raise refuse(f"{part}: {said}; write a name, or the line where the definition begins")
 
 
 def _guess(given: str) -> str:
     last = re.split(r"[.:/]", given)[-1]
-    known = {symbol.qualname.rpartition(".")[2]: symbol.qualname for symbol in vllm_index.find_all()}
+    known = {symbol.qualname.rpartition(".")[2]: symbol.qualname for symbol in symbols()}
     near = difflib.get_close_matches(last, known, n=1, cutoff=0.75)
     return f"; did you mean {known[near[0]]}?" if near else ""
