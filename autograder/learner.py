@@ -61,7 +61,9 @@ def parts_of(found: Check, answer: Any) -> Answer:
     if len(found.parts) == 1:
         return {found.parts[0]: answer}
     kind = "functions" if all(map(callable, found.solution.values())) else "answers"
-    expected = f'check("{found.name}") takes the {len(found.parts)} {kind} ({", ".join(found.parts)}), in this order'
+    expected = (
+        f'check("{found.name}") takes the {len(found.parts)} {kind} ({", ".join(found.parts)}), in this order'
+    )
     if isinstance(answer, Mapping):
         if set(answer) != set(found.parts):
             raise CheckFailed(f"{expected} or by name; got the names {', '.join(map(str, answer))}.")

@@ -113,6 +113,7 @@ _MODULES = {
     "q5_classes": "q5-classes",
     "q6_paths": "q6-paths",
     "q7_selector": "q7-selector",
+    "self_path": "self-path",
 }
 
 

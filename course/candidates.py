@@ -1,10 +1,10 @@
 """What lesson 2's answers are chosen from. The lesson shows these lists and the checks read them.
 
-    candidates.model()             question 4: what a model may know about attention
-    candidates.methods()           question 5: methods and functions, each somebody's job
-    candidates.inputs()            question 7: what a selector might look at
-    candidates.configurations()    question 7: ten ways to start vLLM
-    deployment_of(configuration)   one of the ten as `course.vllm_rules.Deployment`
+candidates.model()             question 4: what a model may know about attention
+candidates.methods()           question 5: methods and functions, each somebody's job
+candidates.inputs()            question 7: what a selector might look at
+candidates.configurations()    question 7: ten ways to start vLLM
+deployment_of(configuration)   one of the ten as `course.vllm_rules.Deployment`
 """
 
 from collections.abc import Mapping
@@ -137,14 +137,27 @@ def configurations() -> Table:
     for name, configuration in CONFIGURATIONS.items():
         major, minor = configuration["capability"]
         row = [name, f"{major}.{minor}", configuration["dtype"], str(configuration["head_size"])]
-        row += [configuration["kv_cache_dtype"], *(_yes(configuration[flag]) for flag in ("use_mla", "has_sink"))]
-        row += [str(configuration["sliding_window"] or "none"), configuration["attention_backend"] or "not given"]
+        row += [
+            configuration["kv_cache_dtype"],
+            *(_yes(configuration[flag]) for flag in ("use_mla", "has_sink")),
+        ]
+        row += [
+            str(configuration["sliding_window"] or "none"),
+            configuration["attention_backend"] or "not given",
+        ]
         row += [configuration["environment"].get("VLLM_ATTENTION_BACKEND", "not set")]
         rows.append(row)
-    header = ["configuration", "capability", "dtype", "head size", "KV dtype", "MLA", "sinks", "sliding window"]
-    return Table(
-        "Ten configurations", [*header, "--attention-backend", "VLLM_ATTENTION_BACKEND"], rows
-    )
+    header = [
+        "configuration",
+        "capability",
+        "dtype",
+        "head size",
+        "KV dtype",
+        "MLA",
+        "sinks",
+        "sliding window",
+    ]
+    return Table("Ten configurations", [*header, "--attention-backend", "VLLM_ATTENTION_BACKEND"], rows)
 
 
 def _table(caption: str, words: Mapping[str, str]) -> Table:

@@ -51,7 +51,12 @@ def passed() -> frozenset[str]:
 @functools.cache
 def known() -> frozenset[str]:
     """The candidates that a model has in hand, at one time or another."""
-    places = (f"{LAYER}.__init__", f"{LAYER}.forward", f"{MODELS_ATTENTION}.__init__", f"{MODELS_ATTENTION}.forward")
+    places = (
+        f"{LAYER}.__init__",
+        f"{LAYER}.forward",
+        f"{MODELS_ATTENTION}.__init__",
+        f"{MODELS_ATTENTION}.forward",
+    )
     names = {name for place in places for name in vllm_index.where(place).parameters}
     return frozenset(word for word in MODEL if names & set(_NAMES.get(word, (word,))))
 

@@ -81,7 +81,11 @@ def read(answer: Answer, case: Case) -> Output:
     part, name = case.inputs["part"], case.inputs["class"]
     given = {_class(key): value for key, value in entries(part, answer[part], "a dict by class").items()}
     if name not in given:
-        raise refuse(f"{part} has no entry for {name}; its keys are {', '.join(map(repr, answer[part])) or 'none'}"[:200])
+        raise refuse(
+            f"{part} has no entry for {name}; its keys are {', '.join(map(repr, answer[part])) or 'none'}"[
+                :200
+            ]
+        )
     if part == ROLES:
         return {"methods": sorted(words(f"{part}[{name!r}]", given[name], METHODS))}
     place = text(f"{part}[{name!r}]", given[name], '"file:line", such as "backend.py:1"').replace(" ", "")
@@ -103,7 +107,9 @@ def inspect(output: Output, case: Case) -> Problem | None:
     if extra := given - right:
         return Problem(f"{name}: {_whose(extra)}")
     if missing := right - given:
-        return Problem(f"{name}: {len(missing)} more of the candidates {'is' if len(missing) == 1 else 'are'} its job")
+        return Problem(
+            f"{name}: {len(missing)} more of the candidates {'is' if len(missing) == 1 else 'are'} its job"
+        )
     return None
 
 

@@ -28,7 +28,7 @@ THROUGH = {
     WRITE: (f"{IMPL}.do_kv_cache_update", "vllm._custom_ops:reshape_and_cache_flash"),
     READ: (f"{IMPL}.forward", "vllm.vllm_flash_attn.flash_attn_interface:flash_attn_varlen_func"),
 }
-RUN = {WRITE: recorded_run.WRITE, READ: recorded_run.READ}
+RUN = dict(zip((WRITE, READ), recorded_run.ENDS["PAGED_TORCH"], strict=True))
 HINTS = (
     "Each path has four functions: the layer's forward, an operator in the layer's own file, a method of FLASH_ATTN's "
     "impl, and the function that touches the cache. Our own layer has the same four under nearly the same names: trace it "
@@ -87,8 +87,12 @@ def _path(part: str, value: Any) -> list[str]:
 def _argument(value: Any, key: str) -> Output:
     given = entries(ARGUMENTS, value, 'a dict with the keys "slot_mapping" and "block_table"')
     if key not in given:
-        raise refuse(f"{ARGUMENTS} has no entry for {key}; its keys are {', '.join(map(repr, given)) or 'none'}"[:200])
-    written = text(f"{ARGUMENTS}[{key!r}]", given[key], "the name of a parameter of FlashAttentionImpl's method")
+        raise refuse(
+            f"{ARGUMENTS} has no entry for {key}; its keys are {', '.join(map(repr, given)) or 'none'}"[:200]
+        )
+    written = text(
+        f"{ARGUMENTS}[{key!r}]", given[key], "the name of a parameter of FlashAttentionImpl's method"
+    )
     # "FlashAttentionImpl.forward:attn_metadata.block_table" and "forward(attn_metadata)" are attn_metadata of forward.
     names = re.findall(r"[A-Za-z_]\w*", written)
     methods = [name for name in names if name in ("forward", "do_kv_cache_update")]
@@ -140,7 +144,9 @@ def _no_call(caller: str, callee: str) -> str | None:
         target = vllm_index.where(callee)
         if target.kind == "method" and "Impl." in target.qualname and not callee.startswith(f"{IMPL}."):
             if target.path.endswith("attention/backend.py"):
-                return f"{target.qualname} is only declared; with FLASH_ATTN the object is a FlashAttentionImpl"
+                return (
+                    f"{target.qualname} is only declared; with FLASH_ATTN the object is a FlashAttentionImpl"
+                )
             return f"{target.qualname} belongs to another backend; FLASH_ATTN's impl is FlashAttentionImpl"
         return None
     said = f"{_short(caller)} ({step.path.rpartition('/')[2]}:{step.first}) does not call {_short(callee)}"
@@ -169,13 +175,18 @@ def _wrong_argument(output: Output, key: str) -> str | None:
     if output["method"] not in ([], [name]):
         other = output["method"][0]
         return f"the one to look at is FlashAttentionImpl.{name}; {other} does the other half of the work"
-    if said in right and output["field"] in ([], ["block_table"] if key == "block_table" else ["slot_mapping"]):
+    if said in right and output["field"] in (
+        [],
+        ["block_table"] if key == "block_table" else ["slot_mapping"],
+    ):
         return None
     if said not in parameters:
         return f"FlashAttentionImpl.{name} has no parameter {said}; it has {', '.join(parameters[1:])}"
     if said == "kv_cache":
         return "kv_cache is the blocks themselves; it says nothing about whose they are"
-    return f"{said} is a parameter of FlashAttentionImpl.{name}, but does not hold the {key.replace('_', ' ')}"
+    return (
+        f"{said} is a parameter of FlashAttentionImpl.{name}, but does not hold the {key.replace('_', ' ')}"
+    )
 
 
 def _short(name: str) -> str:

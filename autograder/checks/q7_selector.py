@@ -65,7 +65,10 @@ def predicted(configuration: dict[str, Any]) -> str:
 
 def cases(suite: Suite) -> list[Case]:
     """The inputs, the override and ten configurations; in the hidden suite each of these with another one, drawn."""
-    made = [Case("what the selector takes", {"part": INPUTS_PART}), Case("the user's word", {"part": OVERRIDE})]
+    made = [
+        Case("what the selector takes", {"part": INPUTS_PART}),
+        Case("the user's word", {"part": OVERRIDE}),
+    ]
     for name, configuration in CONFIGURATIONS.items():
         asked = {name: configuration}
         if suite.hidden:
@@ -90,7 +93,9 @@ def _draw(generator: torch.Generator) -> dict[str, Any]:
         "sliding_window": one_of(None, 128, 4096),
     }
     order = priorities(deployment_of({**USUAL, **drawn}))
-    named = one_of(None, None, "auto", order[int(torch.randint(len(order), (1,), generator=generator))].lower())
+    named = one_of(
+        None, None, "auto", order[int(torch.randint(len(order), (1,), generator=generator))].lower()
+    )
     environment = {VARIABLE: one_of(*order)} if one_of(False, True) else {}
     return {**USUAL, **drawn, "attention_backend": named, "environment": environment}
 
@@ -101,7 +106,9 @@ def validate(answer: Answer) -> str | None:
     if all(map(is_blank, others.values())) and (is_blank(predict) or _is_stub(predict)):
         return unanswered("q7_selector", dict.fromkeys(PARTS))
     if not callable(predict) and type(predict) is not dict and not is_blank(predict):
-        return f"{PREDICT}: expected a function of a configuration, or a dict with the ten, got {kind(predict)}"
+        return (
+            f"{PREDICT}: expected a function of a configuration, or a dict with the ten, got {kind(predict)}"
+        )
     return None
 
 
@@ -142,7 +149,9 @@ def _backend(label: str, value: Any) -> str:
     if verdict not in candidates():
         near = difflib.get_close_matches(verdict, candidates(), n=1)
         guess = f"; did you mean {near[0]}?" if near else ""
-        raise refuse(f"{PREDICT} for {label}: {said[:40]!r} is no backend that vLLM asks on an NVIDIA GPU{guess}")
+        raise refuse(
+            f"{PREDICT} for {label}: {said[:40]!r} is no backend that vLLM asks on an NVIDIA GPU{guess}"
+        )
     return verdict
 
 
@@ -184,7 +193,9 @@ def _not_an_override(given: str) -> str | None:
     if given == "right":
         return None
     if given == VARIABLE:
-        return f"{VARIABLE} is in none of vLLM 0.22.1's files: the server starts with one warning and ignores it"
+        return (
+            f"{VARIABLE} is in none of vLLM 0.22.1's files: the server starts with one warning and ignores it"
+        )
     near = difflib.get_close_matches(given.split()[0].split("=")[0], ["--attention-backend"], n=1, cutoff=0.5)
     guess = "; it is nearly the flag's name" if near else ""
     return f"{given[:60]!r} is no flag or argument of vLLM 0.22.1 that names a backend{guess}"

@@ -69,7 +69,13 @@ MISCONCEPTIONS = (
     Misconception(
         "tritons-path",
         "TRITON_ATTN's impl is followed. The way to it is the same; asked is FLASH_ATTN's.",
-        {"q6_read": [*_READ[:2], f"{_TRITON}.forward", "vllm.v1.attention.ops.triton_unified_attention:unified_attention"]},
+        {
+            "q6_read": [
+                *_READ[:2],
+                f"{_TRITON}.forward",
+                "vllm.v1.attention.ops.triton_unified_attention:unified_attention",
+            ]
+        },
     ),
     Misconception(
         "the-declaration",
@@ -146,13 +152,21 @@ RIGHT_VARIANTS = (
                 "FlashAttentionImpl.forward",
                 "flash_attn_varlen_func",
             ],
-            "q6_arguments": {"slot_mapping": "do_kv_cache_update(slot_mapping)", "block_table": "`attn_metadata`"},
+            "q6_arguments": {
+                "slot_mapping": "do_kv_cache_update(slot_mapping)",
+                "block_table": "`attn_metadata`",
+            },
         },
     ),
     RightVariant(
         "lines",
         {
-            "q6_write": ["attention.py:437", "attention.py:691", "flash_attn.py:850", "vllm/_custom_ops.py:2591"],
+            "q6_write": [
+                "attention.py:437",
+                "attention.py:691",
+                "flash_attn.py:850",
+                "vllm/_custom_ops.py:2591",
+            ],
             "q6_read": [
                 "attention.py:437",
                 "attention.py:733",
@@ -166,7 +180,10 @@ RIGHT_VARIANTS = (
         {
             "q6_write": [f"{_LAYER}Attention", _WRITE[1], _FLASH, _WRITE[3]],
             "q6_read": [f"{_LAYER}Attention", _READ[1], _FLASH, _READ[3]],
-            "q6_arguments": {"slot_mapping": "layer_slot_mapping", "block_table": "attn_metadata.block_table"},
+            "q6_arguments": {
+                "slot_mapping": "layer_slot_mapping",
+                "block_table": "attn_metadata.block_table",
+            },
         },
     ),
     RightVariant(
