@@ -54,8 +54,11 @@ class SmallAttention(torch.nn.Module):
 
 
 @torch.no_grad()
-def run_step(model: torch.nn.Module) -> torch.Tensor:
-    """What the model's runner does in one step: caches, metadata, context, and then the model. [num_tokens, HIDDEN_SIZE]"""
+def run_step(model: torch.nn.Module, with_slots: bool = True) -> torch.Tensor:
+    """What a model's runner does in one step: caches, metadata, context, then the model. [num_tokens, HIDDEN_SIZE].
+
+    with_slots: whether the forward context gets the slot mapping. Without it, nothing is written to the cache.
+    """
     common = common_metadata()
     layers = attention_layers(model)
     attn_metadata = {}
@@ -65,7 +68,7 @@ def run_step(model: torch.nn.Module) -> torch.Tensor:
         layer.kv_cache = torch.zeros(shape, device=kernels.device())
         builder = backend.get_builder_cls()(layer.get_kv_cache_spec(BLOCK_SIZE), [name], kernels.device())
         attn_metadata[name] = builder.build(0, common)
-    slot_mapping = dict.fromkeys(layers, common.slot_mapping)
+    slot_mapping = dict.fromkeys(layers, common.slot_mapping) if with_slots else None
     hidden_states = torch.randn(
         common.num_actual_tokens, HIDDEN_SIZE, generator=torch.Generator().manual_seed(1)
     )

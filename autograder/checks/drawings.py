@@ -7,6 +7,7 @@ edges of its syntax tree, our own against a recorded run: what was recorded is w
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass
 
 from autograder.checks import recorded_run
@@ -58,7 +59,7 @@ def _drawing(name: str, through: tuple[tuple[str, str], ...]) -> Drawing:
     edges: list[Edge] = []
     for method, end in through:
         chain = [*(vllm_index.route(START, method) or []), end]
-        edges += zip(chain, chain[1:], strict=False)
+        edges += itertools.pairwise(chain)
     return Drawing(name, tuple(edges))
 
 
@@ -68,7 +69,7 @@ def of_ours(backend: str) -> Drawing:
     edges: list[Edge] = []
     for end in recorded_run.ENDS[backend]:
         chain = recorded_run.path(end, backend)
-        edges += list(zip(chain, chain[1:], strict=False))[:3]
+        edges += list(itertools.pairwise(chain))[:3]
     return Drawing(backend, tuple(edges))
 
 

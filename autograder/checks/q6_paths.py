@@ -8,6 +8,7 @@ holds them against each other, role by role.
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
@@ -123,7 +124,7 @@ def _wrong_path(part: str, path: list[str]) -> str | None:
         return f"it begins with {_short(path[0])}; begin with Attention.forward (attention.py:437)"
     if end not in path and (other[0] in path or other[1] in path) and path[-1] == other[1]:
         return f"this path ends where the cache is {'read' if part == WRITE else 'written'}"
-    for caller, callee in zip(path, path[1:], strict=False):
+    for caller, callee in itertools.pairwise(path):
         if objection := _no_call(caller, callee):
             return objection
     if path[-1] != end:
