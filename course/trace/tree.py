@@ -26,10 +26,11 @@ class Value:
 class Call:
     """One call of a function of the traced packages.
 
-    kind: "call", "generator" (one call, however often it was resumed) or "launch" (of a Triton kernel).
-    file: from the package's parent folder, "kernels/decode.py". line: where the function's `def` stands.
-    called_at: "file:line" in the function that called it, of the traced packages; None of a root.
-    returned: None while it has not returned. raised: the exception's name, if it left by one.
+    kind: "call", "generator" (or a coroutine: one call, however often it is resumed) or "launch" (of a kernel).
+    file: from the folder above the top package, "kernels/decode.py". line: where the function's `def` stands.
+    called_at: "file:line" in the recorded function that it was called from; None of a root.
+    arguments: as they were when it began, by name, "*args" and "**kwargs" so. returned: None of a launch, and of what
+    did not return. raised: the name of the exception that left it. grid: of a launch.
     """
 
     module: str
@@ -41,6 +42,7 @@ class Call:
     arguments: dict[str, Value] = field(default_factory=dict)
     returned: Value | None = None
     raised: str | None = None
+    grid: str | None = None
     calls: list[Call] = field(default_factory=list)
 
     @property
@@ -55,7 +57,7 @@ class Call:
             yield from call.walk()
 
 
-@dataclass
+@dataclass(repr=False)
 class Trace:
     """The calls of one run. result: what the callable returned. roots: the outermost calls of the traced packages."""
 
@@ -80,7 +82,18 @@ class Trace:
         for root in self.roots:
             if found := _path(root, to):
                 return [call.name for call in found]
-        raise ValueError(f"to: {to!r} was not called; called were {sorted({c.name for c in self.calls()})}")
+        called = ", ".join(sorted({call.name for call in self.calls()})) or "nothing"
+        raise ValueError(f"to: expected a function that was called, got {to!r}; called were: {called}")
+
+    def __repr__(self) -> str:
+        from course.trace.render import text
+
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        from course.trace.render import html
+
+        return html(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Lists, dicts, strings and numbers only."""
@@ -97,7 +110,8 @@ def _path(call: Call, to: str) -> list[Call] | None:
 
 
 def _names(to: str, call: Call) -> bool:
+    """Whether `to` is the call's name, or the end of its qualified name after the end of its module."""
     module, _, qualname = to.rpartition(":")
-    if f".{call.qualname}".endswith(f".{qualname}") is False:
+    if not qualname or not f".{call.qualname}".endswith(f".{qualname}"):
         return False
     return not module or f".{call.module}".endswith(f".{module}")
