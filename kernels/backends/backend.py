@@ -135,7 +135,9 @@ class AttentionBackend(ABC):
     ) -> int:
         """Which dimension of the cache counts blocks: whoever copies a block has to know."""
         marker = 1234567
-        return cls.get_kv_cache_shape(marker, block_size, num_kv_heads, head_size, cache_dtype_str).index(marker)
+        return cls.get_kv_cache_shape(marker, block_size, num_kv_heads, head_size, cache_dtype_str).index(
+            marker
+        )
 
     @classmethod
     def get_supported_head_sizes(cls) -> list[int]:
