@@ -43,7 +43,7 @@
 # the call edges are known to it, and you see them in place of the text.
 #
 # Places in vLLM are written `file:line`, with the path cut short where it is clear. `show(...)` shows a passage;
-# `vllm_index.where("Attention.forward")` says where a name stands, `vllm_index.at("flash_attn.py:700")` what stands in a
+# `vllm_index.where("Attention.forward")` says where a name stands, and `vllm_index.describe("FILE:LINE")` what stands in a
 # line.
 #
 # Cells that need your answer stop with `NotImplementedError` until you have given one. That is expected. No GPU is
@@ -64,7 +64,11 @@ from kernels import backends
 
 print("torch", torch.__version__)
 print("Triton kernels run on:", kernels.describe())
-print(vllm_source.status())
+try:
+    print("vLLM's own source:", vllm_source.root())
+except vllm_source.SourceUnavailable as missing:
+    print(missing)
+    print("The lesson goes on without it: places and call edges are known, the text is not shown.")
 
 # %% q4-read [markdown]
 # ## Part 1: Question 4. What the model does not know
@@ -188,11 +192,11 @@ q4_passed = set()  # for example {"kernel", "scale"}
 q4_unknown = set()
 q4_metadata_source = ""  # "module:qualname"
 ### BEGIN SOLUTION
-# Attention.forward(self, query, key, value, output_shape=None), attention.py:437
+# Attention.forward(self, query, key, value, output_shape=None)
 q4_passed = {"query", "key", "value"}
 # Whatever depends on the batch, and whatever depends on the backend.
 q4_unknown = {"block_table", "slot_mapping", "seq_lens", "query_start_loc"} | {"kv_cache", "cache_layout", "kernel"}
-# get_attention_context (attention.py:648) asks it; the runner has filled it.
+# get_attention_context asks it; the runner has filled it.
 q4_metadata_source = "vllm.forward_context:get_forward_context"
 ### END SOLUTION
 
@@ -302,13 +306,21 @@ for call in step.calls():
 # %% q5-show-read [markdown]
 # ### Read: the same in vLLM
 #
-# All three base classes are in one file, `vllm/v1/attention/backend.py`. This is the list of what stands in it; the lines
-# are yours to find. `show("attention/backend.py", "AttentionType")` shows a class.
+# All three base classes are in one file, `vllm/v1/attention/backend.py`, and so is what a builder starts from: the batch, the
+# same for every backend. You know its tensors from lesson 1.
 
-# %% q5-show-file
-for name in ("get_impl_cls", "get_kv_cache_shape", "build", "use_cascade_attention", "forward"):
-    owners = [symbol for symbol in vllm_index.find(name) if symbol.path == "vllm/v1/attention/backend.py"]
-    print(f"{name}: declared by {', '.join(symbol.qualname.partition('.')[0] for symbol in owners)}")
+# %% q5-show-common
+show("attention/backend.py", first=352, last=381, mark=["block_table_tensor", "slot_mapping"])
+
+# %% q5-show-empty-read [markdown]
+# And this is all that the metadata of two backends have in common. Each builder makes a class of its own, and only
+# the impl of the same backend ever looks into it:
+
+# %% q5-show-empty
+show("attention/backend.py", "AttentionMetadata")
+
+# %% q5-show-flash-read [markdown]
+# How a backend names the other two:
 
 # %% q5-show-flash
 show("backends/flash_attn.py", first=96, last=137, mark=["return FlashAttentionImpl", "return FlashAttentionMetadataBuilder"])
@@ -320,7 +332,8 @@ show("backends/flash_attn.py", first=96, last=137, mark=["return FlashAttentionI
 # `AttentionMetadataBuilder`? Some belong to none of the three. A method counts as a class's job if the class declares it,
 # inherits it, or if the backends' own versions of that class bring it along.
 #
-# Then, for each class, where it begins: `"file:line"`, the path as short as you like.
+# Then, for each class, where it begins: `"file:line"`, the path as short as you like. Page through the file with
+# `show("attention/backend.py", first=1, last=80)` and so on, or ask for a class by name.
 
 # %% q5-candidates
 candidates.methods()
@@ -332,7 +345,7 @@ q5_roles = {
     "AttentionMetadataBuilder": set(),
 }
 q5_lines = {
-    "AttentionBackend": "",  # for example "flash_attn.py:68"
+    "AttentionBackend": "",  # "file:line"
     "AttentionImpl": "",
     "AttentionMetadataBuilder": "",
 }
@@ -346,10 +359,11 @@ q5_roles = {
     # Graphs too: whether one can be replayed depends on whether the metadata's tensors stay where they are.
     "AttentionMetadataBuilder": {"build", "build_for_cudagraph_capture", "get_cudagraph_support", "update_block_table"},
 }
+file = "vllm/v1/attention/backend.py"
 q5_lines = {
-    "AttentionBackend": "vllm/v1/attention/backend.py:55",
-    "AttentionImpl": "vllm/v1/attention/backend.py:763",
-    "AttentionMetadataBuilder": "vllm/v1/attention/backend.py:516",
+    "AttentionBackend": f"{file}:55",
+    "AttentionImpl": f"{file}:763",
+    "AttentionMetadataBuilder": f"{file}:516",
 }
 ### END SOLUTION
 
@@ -415,7 +429,8 @@ autograder.check("q5_classes", (q5_roles, q5_lines), suite="hidden")
 # Take it at its word. What stands in line 592, and what is in `forward`?
 
 # %% q6-at-its-word
-print(vllm_index.describe("backends/flash_attn.py:592"))
+file = "backends/flash_attn.py"
+print(vllm_index.describe(f"{file}:592"))
 forward = vllm_index.where("FlashAttentionImpl.forward")
 print(f"{forward.qualname} is in lines {forward.first} to {forward.last} and takes {', '.join(forward.parameters[1:])}")
 print("it calls " + ", ".join(name.partition(":")[2] for name in forward.calls))
@@ -429,8 +444,8 @@ prediction_write = None
 # `backends/flash_attn.py:667` (`FlashAttentionImpl.forward`), and there is no slot mapping in it from its first line to its
 # last. The block table is there: `backends/flash_attn.py:763` (`block_table = attn_metadata.block_table`).
 #
-# The question was right once: it describes an impl that writes first and reads then, in one method. The code has moved on
-# and the text has not. That happens to every text about a code base, this one included, and it is the reason for the
+# The question describes an impl whose `forward` writes first and then reads. The base class still allows for that, as you will
+# see, but FlashAttention's has moved on, and the text has not. That happens to every text about a code base, this one included, and it is the reason for the
 # `file:line` that you find all over this course: a test holds each of them against the release, and fails when one goes stale.
 #
 # So: where is the write?
@@ -592,7 +607,7 @@ autograder.check("q6_paths", (q6_write, q6_read, q6_arguments), suite="hidden")
 
 # %% q6-explain [markdown] nbgrader={"grade": true, "solution": true, "points": 4}
 # ### BEGIN SOLUTION
-# **Model answer.** `flash_attn.py:592` is the class; its `forward` begins at 667 and only reads: it takes the block table out of
+# **Model answer.** Line 592 is the class; its `forward` begins at 667 and only reads: it takes the block table out of
 # `attn_metadata` and hands it to `flash_attn_varlen_func`. The write is `do_kv_cache_update` (850), which gets the slot mapping as
 # an argument and calls `reshape_and_cache_flash`. The layer has it called by an operator of its own,
 # `unified_kv_cache_update`, before `unified_attention_with_output`, because `forward_includes_kv_cache_update` is `False`
@@ -626,11 +641,11 @@ selection = trace(
 )
 print("taken:", selection.result.get_name())
 for call in selection.find("validate_configuration"):
-    print(f"asked: {call.arguments.get('cls')}, which answers {call.returned}")
+    print(f"{call.arguments['cls']} answers {call.returned}")
 
 # %% q7-ours-reasons [markdown]
-# Candidates are asked one after the other, and each answers with its reasons against itself. A user can also name one. Then
-# only that one is asked, and its reasons are final:
+# Every candidate is asked, and answers with its reasons against itself; the first in the order of preference that has none is
+# taken. A user can also name one. Then only that one is asked, and its reasons are final:
 
 # %% q7-ours-forced
 for wanted in ("PAGED_TORCH", "paged_torch", "TRITON_MLA"):
@@ -706,7 +721,7 @@ candidates.inputs()
 q7_inputs = set()  # for example {"num_layers", "seq_lens"}
 q7_override = ""
 ### BEGIN SOLUTION
-# AttentionSelectorConfig, selector.py:21. Nothing of the traffic, and no window.
+# The fields of AttentionSelectorConfig. Nothing of the traffic, and no window.
 q7_inputs = {"attn_type", "block_size", "dtype", "has_sink", "head_size", "kv_cache_dtype", "use_mla"}
 q7_override = "--attention-backend TRITON_ATTN"
 ### END SOLUTION
@@ -740,7 +755,7 @@ def q7_predict(configuration):
     ### BEGIN SOLUTION
     named = configuration["attention_backend"]
     if named is not None and named.lower() != "auto":
-        # Only the one that is named is asked (cuda.py:303). If it refuses, vLLM stops: there is no fallback.
+        # Only the one that is named is asked. If it refuses, vLLM stops: there is no fallback.
         return "none" if vllm_rules.refusals(named.upper(), deployment) else named.upper()
     for backend in vllm_rules.priorities(deployment):
         if not vllm_rules.refusals(backend, deployment):
@@ -758,20 +773,20 @@ autograder.check("q7_selector", (q7_inputs, q7_predict, q7_override), suite="hid
 # %% q7-hints [markdown]
 # <details><summary>Hint: where do I start with q7_predict?</summary>
 #
-# With <code>cuda.py:303</code>: two cases, somebody named a backend or nobody did. Write the second first; it is lesson 1's
-# "first without a reason".
+# With `vllm/platforms/cuda.py:303` (`if selected_backend is not None:`): two cases, somebody named a backend or nobody
+# did. Write the second first; it is lesson 1's "first without a reason".
 #
 # </details>
 #
 # <details><summary>Hint: what if the named backend refuses?</summary>
 #
-# Line 313. It does not go on to the list.
+# `vllm/platforms/cuda.py:313` (`raise ValueError`). It does not go on to the list.
 #
 # </details>
 #
 # <details><summary>Hint: "auto" and small letters</summary>
 #
-# <code>config/attention.py:93</code> to 103, the validator of the field, has both.
+# `vllm/config/attention.py:93` (`AttentionConfig.validate_backend_before`), the validator of the field, has both.
 #
 # </details>
 #

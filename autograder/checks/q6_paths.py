@@ -78,11 +78,21 @@ def _path(part: str, value: Any) -> list[str]:
     steps: list[str] = []
     for number, step in enumerate(value):
         name = vllm_names.definition(f"{part}[{number}]", step).name
+        if name == IMPL and vllm_names.is_place(step):
+            raise refuse(f"{part}[{number}]: {_class_for_method()}")
         method = next((m for m in (START, *THROUGH[part]) if m.rpartition(".")[0] == name), name)
         # A class stands for the method that is on the path; an operator and its function are one step.
         if not steps or steps[-1] != method:
             steps.append(method)
     return steps
+
+
+def _class_for_method() -> str:
+    """What is said to "flash_attn.py:592", which is where the question as it is commonly asked sends people."""
+    impl = vllm_index.where(IMPL)
+    methods = (vllm_index.where(method) for method, _ in THROUGH.values())
+    starts = " and ".join(f"{m.qualname.rpartition('.')[2]} starts at {m.first}" for m in methods)
+    return f"line {impl.first} is the class {impl.qualname}; {starts}"
 
 
 def _argument(value: Any, key: str) -> Output:

@@ -6,9 +6,13 @@ drawn as long as they are there, by vLLM's syntax tree or in the recorded run. A
 
 from __future__ import annotations
 
+import functools
+import pkgutil
 import re
 from typing import Any
 
+import course
+import kernels
 from autograder.checks import drawings, recorded_run, vllm_names
 from autograder.checks.drawings import STEPS, Drawing, Edge, belongs
 from autograder.checks.plain_answers import kind, refuse, text, unanswered
@@ -17,6 +21,7 @@ from autograder.misconceptions import self_path as mistakes
 from autograder.registry import Answer, Check, Output
 from autograder.suite import Case, Suite
 from course import vllm_index
+from kernels import backends
 
 ANSWER = "q_path"
 NOTHING_ELSE = "no edge that is not there"
@@ -80,14 +85,25 @@ def _node(part: str, value: Any, ours: bool) -> str:
 def _own(given: str) -> str | None:
     """The function of ours, or the class with such a method, that a name fits by the recorded runs."""
     module, _, qualname = re.sub(r"\.py(?=:)", "", given.strip()).replace("/", ".").rpartition(":")
-    if not module:
+    if module.rpartition(".")[2] not in _own_modules():
         return None
     for backend in recorded_run.ENDS:
-        for name in sorted({call.name for call in recorded_run.recorded(backend).calls()}):
+        for name in _recorded_names(backend):
             known, _, function = name.partition(":")
             if f".{known}".endswith(f".{module.lstrip('.')}") and belongs(qualname, function):
                 return f"{known}:{qualname}"
     return None
+
+
+@functools.cache
+def _own_modules() -> frozenset[str]:
+    folders = (*kernels.__path__, *backends.__path__, *course.__path__)
+    return frozenset(module.name for module in pkgutil.iter_modules(folders))
+
+
+@functools.cache
+def _recorded_names(backend: str) -> list[str]:
+    return sorted({call.name for call in recorded_run.recorded(backend).calls()})
 
 
 def inspect(output: Output, case: Case) -> Problem | None:
@@ -138,7 +154,12 @@ def _wrong(edges: set[Edge]) -> str | None:
 
 
 def _recorded(caller: str, callee: str, backend: str) -> bool:
-    return any(belongs(caller, a) and belongs(callee, b) for a, b in recorded_run.recorded(backend).edges())
+    return any(belongs(caller, a) and belongs(callee, b) for a, b in _recorded_edges(backend))
+
+
+@functools.cache
+def _recorded_edges(backend: str) -> set[Edge]:
+    return recorded_run.recorded(backend).edges()
 
 
 def _calls(caller: str, callee: str) -> bool:

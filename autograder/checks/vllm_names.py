@@ -45,6 +45,11 @@ def is_own(given: str) -> bool:
     return _OWN.match(given) is not None
 
 
+def is_place(given: str) -> bool:
+    """Whether a name is a place, "path:line"."""
+    return _PLACE.match(given.strip()) is not None
+
+
 def fitting(given: str) -> list[Symbol]:
     """Every definition that a name fits."""
     return vllm_index.find(_OPERATOR.sub("", given.strip()))

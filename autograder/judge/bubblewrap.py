@@ -115,6 +115,8 @@ def environment(threads: int) -> dict[str, str]:
         "PYTHONPATH": INSIDE,
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
+        # There is no network: vLLM's source, which a lesson may show, is not waited for.
+        "PIP_NO_INDEX": "1",
         "MPLBACKEND": "Agg",
         "MPLCONFIGDIR": "/tmp",
         "TRITON_CACHE_DIR": "/tmp/triton",
