@@ -1,6 +1,7 @@
-"""What makes the lessons alive: plots, vLLM's own source and rules, and the `course` command.
+"""What makes the lessons alive: plots, a tracer, vLLM's own source and rules, and the `course` command.
 
     from course import plots, vllm_rules
+    from course.trace import trace
 
 Importing `course` is cheap: each of its modules is loaded when it is asked for.
 """
@@ -12,9 +13,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from course import plots, vllm_rules, vllm_source
+    from course import plots, trace, vllm_index, vllm_rules, vllm_show, vllm_source
 
-__all__ = ["plots", "vllm_rules", "vllm_source"]
+__all__ = ["plots", "trace", "vllm_index", "vllm_rules", "vllm_show", "vllm_source"]
 
 
 def __getattr__(name: str) -> ModuleType:

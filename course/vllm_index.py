@@ -217,11 +217,11 @@ def _files_ending_in(path: str) -> list[str]:
 def main(arguments: list[str]) -> int:
     """`python -m course.vllm_index NAME or FILE:LINE ...`."""
     status = 0
-    for asked in arguments or [""]:
+    for asked in arguments:
         try:
             said = [describe(asked)] if _PLACE.fullmatch(asked) else [str(each) for each in find(asked)]
         except ValueError as error:
-            said = [str(error)]
+            said, status = [str(error)], 1
         if not said:
             said, status = [f"the attention code of vLLM {VERSION} defines no {asked!r}"], 1
         print("\n".join(said))
