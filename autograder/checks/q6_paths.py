@@ -88,7 +88,7 @@ def _path(part: str, value: Any) -> list[str]:
 
 
 def _class_for_method() -> str:
-    """What is said to "flash_attn.py:592", which is where the question as it is commonly asked sends people."""
+    """What is said to the line of the class, which is where the question as it is commonly asked sends people."""
     impl = vllm_index.where(IMPL)
     methods = (vllm_index.where(method) for method, _ in THROUGH.values())
     starts = " and ".join(f"{m.qualname.rpartition('.')[2]} starts at {m.first}" for m in methods)

@@ -12,13 +12,12 @@ from kernels.backends.backend import (
     AttentionCGSupport,
     AttentionImpl,
     AttentionMetadataBuilder,
-    AttentionSpec,
     CommonAttentionMetadata,
-    DeviceCapability,
     MLAAttentionImpl,
     MultipleOf,
 )
 from kernels.backends.forward_context import ForwardContext, get_forward_context, set_forward_context
+from kernels.backends.kv_cache_interface import AttentionSpec
 from kernels.backends.layer import (
     Attention,
     attention_layers,
@@ -26,6 +25,7 @@ from kernels.backends.layer import (
     unified_kv_cache_update,
 )
 from kernels.backends.mla_layer import MLAAttention
+from kernels.backends.platforms import DeviceCapability, get_device_capability
 from kernels.backends.registry import AttentionBackendEnum, register_backend
 from kernels.backends.selector import (
     AttentionSelectorConfig,
@@ -52,6 +52,7 @@ __all__ = [
     "attention_layers",
     "explain_attn_backend",
     "get_attn_backend",
+    "get_device_capability",
     "get_forward_context",
     "get_valid_backends",
     "register_backend",

@@ -10,32 +10,24 @@ encoder attention, cross attention, sparse attention, multimodal prefixes, quant
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
+
+from kernels.backends.kv_cache_interface import AttentionSpec
+from kernels.backends.platforms import DeviceCapability
 
 __all__ = [
     "AttentionBackend",
     "AttentionCGSupport",
     "AttentionImpl",
     "AttentionMetadataBuilder",
-    "AttentionSpec",
     "CommonAttentionMetadata",
-    "DeviceCapability",
     "MLAAttentionImpl",
     "MultipleOf",
-    "kv_cache_torch_dtype",
 ]
-
-
-class DeviceCapability(NamedTuple):
-    """A GPU's compute capability, (9, 0) for an H100 or H200. A CPU has None."""
-
-    major: int
-    minor: int
 
 
 class MultipleOf:
@@ -43,19 +35,6 @@ class MultipleOf:
 
     def __init__(self, base: int) -> None:
         self.base = base
-
-
-@dataclass(frozen=True)
-class AttentionSpec:
-    """The KV cache of one layer, as a builder sees it. dtype: of the cache's elements.
-
-    vLLM has one such class for each kind of cache, `vllm/v1/kv_cache_interface.py:144` (`AttentionSpec`).
-    """
-
-    block_size: int
-    num_kv_heads: int
-    head_size: int
-    dtype: torch.dtype
 
 
 @dataclass
@@ -256,7 +235,7 @@ class AttentionMetadataBuilder(ABC):
     _cudagraph_support: ClassVar[AttentionCGSupport] = AttentionCGSupport.NEVER
 
     def __init__(self, kv_cache_spec: AttentionSpec, layer_names: list[str], device: torch.device) -> None:
-        """vLLM also hands its whole configuration over, `vllm/v1/attention/backend.py:529` (`__init__`)."""
+        """vLLM also hands its whole configuration over, `vllm/v1/attention/backend.py:529` (`AttentionMetadataBuilder.__init__`)."""
         self.kv_cache_spec = kv_cache_spec
         self.layer_names = layer_names
         self.device = device
@@ -301,7 +280,7 @@ class AttentionImpl(ABC):
         """The arguments are the layer's. What the kernel cannot do raises NotImplementedError here, as in vLLM.
 
         vLLM also passes the kind of attention and a layer to share the cache with,
-        `vllm/v1/attention/backend.py:777` (`AttentionImpl.__init__`).
+        `vllm/v1/attention/backend.py:774` (`AttentionImpl.__init__`).
         """
         raise NotImplementedError
 
@@ -326,7 +305,7 @@ class AttentionImpl(ABC):
             NaN included.
         attn_metadata: what the builder made of this step's batch.
 
-        vLLM also passes scales for a quantized output, `vllm/v1/attention/backend.py:793` (`AttentionImpl.forward`).
+        vLLM also passes scales for a quantized output, `vllm/v1/attention/backend.py:790` (`AttentionImpl.forward`).
         """
         raise NotImplementedError
 
@@ -349,7 +328,7 @@ class MLAAttentionImpl(ABC):
     """One layer's attention over a cache of latents.
 
     vLLM's has `forward_mha` besides, which computes a prefill's keys and values of each head from the latents
-    instead of attending in the latent space, `vllm/v1/attention/backend.py:880` (`MLAAttentionImpl.forward_mha`).
+    instead of attending in the latent space, `vllm/v1/attention/backend.py:873` (`MLAAttentionImpl.forward_mha`).
     """
 
     @abstractmethod
@@ -388,23 +367,3 @@ class MLAAttentionImpl(ABC):
     ) -> None:
         """Write this step's rows, in place. kv_c_normed: [num_tokens, kv_lora_rank]; k_pe: [num_tokens, 1, rest]."""
         raise NotImplementedError
-
-
-_CACHE_DTYPES: Mapping[str, torch.dtype] = {
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float32": torch.float32,
-    "fp8": torch.float8_e4m3fn,
-    "fp8_e4m3": torch.float8_e4m3fn,
-    "fp8_e5m2": torch.float8_e5m2,
-}
-
-
-def kv_cache_torch_dtype(kv_cache_dtype: str, dtype: torch.dtype) -> torch.dtype:
-    """The cache's dtype by vLLM's name for it; "auto" is the model's `dtype`. Raises ValueError for another name."""
-    if kv_cache_dtype == "auto":
-        return dtype
-    if kv_cache_dtype not in _CACHE_DTYPES:
-        known = ", ".join(["auto", *_CACHE_DTYPES])
-        raise ValueError(f"kv_cache_dtype: expected one of {known}, got {kv_cache_dtype!r}")
-    return _CACHE_DTYPES[kv_cache_dtype]

@@ -4,7 +4,7 @@ Each step takes up to `max_num_batched_tokens` tokens: first of the requests tha
 prompt, then of those that wait. Blocks come from `kernels.BlockPool`, which shares full blocks of the same prefix. When
 it has none left, the request that came last is preempted: its blocks are freed, and it is computed again later.
 
-So does vLLM, `vllm/v1/worker/gpu_model_runner.py:3945` (`execute_model`) for the half that runs the model. The other
+So does vLLM, `vllm/v1/worker/gpu_model_runner.py:3955` (`execute_model`) for the half that runs the model. The other
 half, its scheduler, has priorities, speculative tokens, several processes and more besides, and finds a prefix in the
 whole prompt, where this one finds it in the first chunk.
 """

@@ -51,7 +51,7 @@ def set_forward_context(
     """Set the context for the forward pass inside the `with` block.
 
     attn_metadata: by layer's name, what the builder made. layers: by name, see `kernels.backends.attention_layers`;
-    vLLM finds them in its configuration, `vllm/forward_context.py:222` (`static_forward_context`).
+    vLLM finds them in its configuration, `vllm/forward_context.py:221` (`static_forward_context`).
     slot_mapping: by layer's name, [num_tokens] int64; without it nothing is written to the cache.
     """
     global _forward_context

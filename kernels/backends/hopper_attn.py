@@ -8,7 +8,8 @@ from typing import ClassVar
 
 import torch
 
-from kernels.backends.backend import DeviceCapability, MultipleOf
+from kernels.backends.backend import MultipleOf
+from kernels.backends.platforms import DeviceCapability
 from kernels.backends.triton_attn import TritonAttentionBackend, TritonAttentionImpl, triton_objection
 
 __all__ = ["HopperAttentionBackend", "HopperAttentionImpl"]

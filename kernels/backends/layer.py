@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from kernels import runtime
-from kernels.backends.backend import AttentionBackend, AttentionImpl, AttentionSpec, kv_cache_torch_dtype
+from kernels.backends.backend import AttentionBackend, AttentionImpl
 from kernels.backends.forward_context import get_forward_context
+from kernels.backends.kv_cache_interface import AttentionSpec, kv_cache_torch_dtype
 from kernels.backends.selector import get_attn_backend
 
 __all__ = [
@@ -81,6 +82,10 @@ class Attention(torch.nn.Module):
                 kv_cache_dtype,
                 has_sink=extra_impl_args.get("sinks") is not None,
                 device=device,
+            )
+        if attn_backend.is_mla():
+            raise ValueError(
+                f"attn_backend: expected a backend that is not for latents, got {attn_backend.get_name()}"
             )
         self.attn_backend = attn_backend
         impl_cls: type[Any] = attn_backend.get_impl_cls()

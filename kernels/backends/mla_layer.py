@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from kernels.backends.backend import AttentionBackend, AttentionSpec, MLAAttentionImpl, kv_cache_torch_dtype
+from kernels.backends.backend import AttentionBackend, MLAAttentionImpl
+from kernels.backends.kv_cache_interface import AttentionSpec, kv_cache_torch_dtype
 from kernels.backends.layer import get_attention_context
 from kernels.backends.selector import get_attn_backend
 

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import torch
 
-from kernels import runtime
-from kernels.backends.backend import AttentionBackend, DeviceCapability, kv_cache_torch_dtype
+from kernels.backends.backend import AttentionBackend
+from kernels.backends.kv_cache_interface import kv_cache_torch_dtype
+from kernels.backends.platforms import DeviceCapability, get_device_capability
 from kernels.backends.registry import AttentionBackendEnum
 
 __all__ = [
@@ -18,7 +19,6 @@ __all__ = [
     "explain_attn_backend",
     "get_attn_backend",
     "get_backend_priorities",
-    "get_device_capability",
     "get_valid_backends",
 ]
 
@@ -143,12 +143,6 @@ def get_valid_backends(
     return valid, invalid_reasons
 
 
-def get_device_capability(device: torch.device | str | None = None) -> DeviceCapability | None:
-    """The compute capability of `device`, None for a CPU. Without an argument: of where kernels run."""
-    device = torch.device(runtime.device() if device is None else device)
-    return DeviceCapability(*torch.cuda.get_device_capability(device)) if device.type == "cuda" else None
-
-
 def _make_config(
     head_size: int,
     dtype: torch.dtype,
@@ -176,4 +170,6 @@ def _parse_backend(backend: AttentionBackendEnum | str | None) -> AttentionBacke
             return None
         found: AttentionBackendEnum = AttentionBackendEnum[backend.upper()]
         return found
+    if backend is not None and not isinstance(backend, AttentionBackendEnum):
+        raise ValueError(f"backend: expected an AttentionBackendEnum, its name or None, got {backend!r}")
     return backend

@@ -40,6 +40,10 @@ class TinyConfig:
     rope_theta: float = 10000.0
 
 
+# Queries, keys and outputs of attention are drawn this much larger, so that what is said depends on what was attended to.
+_GAIN = 2.0
+
+
 class TinyModel(torch.nn.Module):
     """Embedding, layers of attention and MLP, and logits. The same seed gives the same weights on every backend."""
 
@@ -118,8 +122,8 @@ class _GroupedQueryAttention(torch.nn.Module):
         self.sizes = [config.num_heads, config.num_kv_heads, config.num_kv_heads]
         self.head_size = config.head_size
         self.rope_theta = config.rope_theta
-        self.qkv_proj = weights.matrix(sum(self.sizes) * config.head_size, config.hidden_size)
-        self.o_proj = weights.matrix(config.hidden_size, config.num_heads * config.head_size)
+        self.qkv_proj = weights.matrix(sum(self.sizes) * config.head_size, config.hidden_size, _GAIN)
+        self.o_proj = weights.matrix(config.hidden_size, config.num_heads * config.head_size, _GAIN)
         self.attn = Attention(
             config.num_heads,
             config.head_size,
@@ -162,23 +166,24 @@ class _LatentAttention(torch.nn.Module):
         self.rank = config.kv_lora_rank
         self.rope_theta = config.rope_theta
         self.is_mla = attn_backend.is_mla()
-        self.q_proj = weights.matrix(num_heads * head_size, config.hidden_size)
+        self.q_proj = weights.matrix(num_heads * head_size, config.hidden_size, 2 * _GAIN)
         self.kv_a_proj = weights.matrix(self.rank + self.sizes[1], config.hidden_size)
         # Of each head first the part of its key, then its value, which has head_size numbers here.
         self.kv_b_proj = weights.matrix(num_heads * (self.sizes[0] + head_size), self.rank)
-        self.o_proj = weights.matrix(config.hidden_size, num_heads * head_size)
+        self.o_proj = weights.matrix(config.hidden_size, num_heads * head_size, _GAIN)
         scale = head_size**-0.5
         self.attn: MLAAttention | Attention
         if self.is_mla:
             self.attn = MLAAttention(
                 num_heads,
                 scale,
-                *self.sizes,
-                head_size,
-                self.rank,
-                self.kv_b_proj,
-                prefix,
-                attn_backend,
+                qk_nope_head_dim=self.sizes[0],
+                qk_rope_head_dim=self.sizes[1],
+                v_head_dim=head_size,
+                kv_lora_rank=self.rank,
+                kv_b_proj=self.kv_b_proj,
+                prefix=prefix,
+                attn_backend=attn_backend,
                 kv_cache_dtype=kv_cache_dtype,
             )
         else:
@@ -208,7 +213,7 @@ class _LatentAttention(torch.nn.Module):
             kv = functional.linear(kv_c, self.kv_b_proj).view(num_tokens, self.num_heads, -1)
             k_nope, value = kv.split([self.sizes[0], self.head_size], dim=-1)
             key = torch.cat([k_nope, k_pe.expand(-1, self.num_heads, -1)], dim=-1)
-            output = self.attn(query, key, value.contiguous())
+            output = self.attn(query, key, value)
         return functional.linear(output, self.o_proj)
 
 
@@ -220,8 +225,8 @@ class _Weights:
         self.dtype = dtype
         self.device = device
 
-    def matrix(self, rows: int, columns: int) -> torch.nn.Parameter:
-        numbers = torch.randn(rows, columns, generator=self.generator) * columns**-0.5
+    def matrix(self, rows: int, columns: int, gain: float = 1.0) -> torch.nn.Parameter:
+        numbers = torch.randn(rows, columns, generator=self.generator) * columns**-0.5 * gain
         return torch.nn.Parameter(numbers.to(self.device, self.dtype), requires_grad=False)
 
 

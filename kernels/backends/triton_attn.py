@@ -17,8 +17,8 @@ from kernels.backends.backend import (
     AttentionImpl,
     AttentionMetadataBuilder,
     CommonAttentionMetadata,
-    DeviceCapability,
 )
+from kernels.backends.platforms import DeviceCapability
 
 __all__ = [
     "TritonAttentionBackend",

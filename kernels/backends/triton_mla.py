@@ -17,9 +17,9 @@ from kernels.backends.backend import (
     AttentionCGSupport,
     AttentionMetadataBuilder,
     CommonAttentionMetadata,
-    DeviceCapability,
     MLAAttentionImpl,
 )
+from kernels.backends.platforms import DeviceCapability
 from kernels.backends.triton_attn import triton_objection
 
 __all__ = ["TritonMLABackend", "TritonMLAImpl", "TritonMLAMetadata", "TritonMLAMetadataBuilder"]
@@ -120,6 +120,7 @@ class TritonMLAImpl(MLAAttentionImpl):
     ) -> torch.Tensor:
         output = q.new_empty(len(q), self.num_heads, self.kv_lora_rank)
         num_actual_tokens = attn_metadata.num_actual_tokens
+        k_scale: Any = layer._k_scale
         kernels.latent_decode(
             q[:num_actual_tokens],
             kv_c_and_k_pe_cache,
@@ -127,7 +128,7 @@ class TritonMLAImpl(MLAAttentionImpl):
             attn_metadata.seq_lens,
             self.scale,
             kv_lora_rank=self.kv_lora_rank,
-            kv_scale=layer._k_scale if self.kv_cache_dtype.startswith("fp8") else None,
+            kv_scale=k_scale if self.kv_cache_dtype.startswith("fp8") else None,
             out=output[:num_actual_tokens],
         )
         return output

@@ -18,7 +18,8 @@ import torch
 
 from kernels.backends.backend import AttentionBackend
 from kernels.backends.conformance import describing, options, reading, writing
-from kernels.backends.conformance.trial import ConformanceError, NotSupported, Setup, Trial, choose_setup
+from kernels.backends.conformance.setup import ConformanceError, NotSupported, Setup, choose_setup
+from kernels.backends.conformance.trial import Trial
 
 __all__ = [
     "CHECKS",

@@ -10,8 +10,9 @@ from kernels.backends.backend import (
     CommonAttentionMetadata,
     MLAAttentionImpl,
 )
-from kernels.backends.conformance.trial import ConformanceError, Setup, Trial
-from kernels.backends.selector import get_device_capability
+from kernels.backends.conformance.setup import ConformanceError, Setup
+from kernels.backends.conformance.trial import Trial
+from kernels.backends.platforms import get_device_capability
 
 
 def description(setup: Setup) -> None:
@@ -91,18 +92,16 @@ def builder_metadata(setup: Setup) -> None:
     trial = Trial(setup)
     size = setup.block_size
     requests = [trial.request(length) for length in (size + 3, 3, 2 * size + 2)]
-    trial.step_right([(requests[0], size), (requests[1], 1), (requests[2], 2 * size)])
-    for _ in range(2):
-        batch = [(request, 1) for request in requests]
-        common, attn_metadata = trial.metadata(batch)
+    for computed in ((size, 1, 2 * size), (size + 1, 2, 2 * size + 1)):
+        for request, num_computed in zip(requests, computed, strict=True):
+            request.num_computed = num_computed
+        common, _ = trial.metadata([(request, 1) for request in requests])
         before = _numbers(common)
-        again = trial.builder.build(0, common)
-        if again is None:
+        attn_metadata = trial.builder.build(0, common)
+        if attn_metadata is None:
             raise ConformanceError("build: expected this step's metadata, got None")
         _expect_same_numbers("build changed the batch's", before, _numbers(common))
         _expect_fields(attn_metadata, common)
-        output = trial.run(trial.inputs(batch), common, attn_metadata)
-        trial.expect_right(trial.advance(batch, output, common, attn_metadata))
 
 
 # What metadata may call it, and where the batch has it.

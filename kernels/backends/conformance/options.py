@@ -1,9 +1,12 @@
 """Checks of what only some backends have. One that has not says so, by validate_configuration or when its impl is made."""
 
+from typing import Any
+
 import torch
 
 from kernels.backends.backend import AttentionCGSupport
-from kernels.backends.conformance.trial import ConformanceError, NotSupported, Setup, Trial, with_options
+from kernels.backends.conformance.setup import ConformanceError, NotSupported, Setup, with_options
+from kernels.backends.conformance.trial import Trial
 
 
 def head_counts(setup: Setup) -> None:
@@ -40,7 +43,10 @@ def softcap_and_alibi(setup: Setup) -> None:
         raise NotSupported("the layer for latents has neither")
     slopes = tuple(0.5**head for head in range(setup.num_heads))
     refusals = []
-    options = {"logits_soft_cap": {"softcap": 2.0}, "alibi_slopes": {"alibi_slopes": slopes}}
+    options: dict[str, dict[str, Any]] = {
+        "logits_soft_cap": {"softcap": 2.0},
+        "alibi_slopes": {"alibi_slopes": slopes},
+    }
     for name, changes in options.items():
         try:
             trial = Trial(with_options(setup, **changes))
@@ -71,9 +77,10 @@ def sinks(setup: Setup) -> None:
 def fp8_cache(setup: Setup) -> None:
     """An fp8 cache keeps keys and values divided by the layer's scales: they are multiplied again when read."""
     trial = Trial(with_options(setup, kv_cache_dtype="fp8"))
-    trial.layer._k_scale.fill_(0.5)
+    layer: Any = trial.layer
+    layer._k_scale.fill_(0.5)
     if not setup.backend.is_mla():
-        trial.layer._v_scale.fill_(0.125)
+        layer._v_scale.fill_(0.125)
     requests = [trial.request(setup.block_size + 3), trial.request(5)]
     trial.step_right([(requests[0], setup.block_size + 1), (requests[1], 3)])
     trial.step_right([(request, 1) for request in requests])

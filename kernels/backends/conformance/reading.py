@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from kernels.backends.conformance.trial import ConformanceError, Setup, Trial
+from kernels.backends.conformance.setup import ConformanceError, Setup
+from kernels.backends.conformance.trial import Trial
 
 
 def prefill_of_any_length(setup: Setup) -> None:
@@ -112,16 +113,17 @@ def blocks_change_after_preemption(setup: Setup) -> None:
     """A request that lost its blocks is computed again in others: what was remembered of it is out of date."""
     trial = Trial(setup)
     size = setup.block_size
-    preempted, other = trial.request(size + 6), trial.request(size + 6)
-    trial.step_right([(preempted, size + 2), (other, size + 2)])
-    trial.step_right([(preempted, 1), (other, 1)])
-    old = preempted.blocks
-    preempted.restart(trial.free_blocks[:2])
-    thief = trial.request(size + 4, old)
-    trial.step_right([(thief, size + 3), (other, 1)])
-    trial.step_right([(preempted, size + 2), (other, 1)])
-    trial.step_right([(preempted, 1), (other, 1)])
-    trial.step_right([(thief, 1), (preempted, 1)])
+    pair = [trial.request(size + 4), trial.request(size + 4)]
+    trial.step_right([(request, size + 2) for request in pair])
+    trial.step_right([(request, 1) for request in pair])
+    thief = trial.request(size + 4, pair[0].blocks)
+    trial.step_right([(thief, size + 3)])
+    for request in pair:
+        request.restart([trial.free_blocks.pop() for _ in range(2)])
+    with _context("computed again, in the same batches as before"):
+        trial.step_right([(request, size + 2) for request in pair])
+        trial.step_right([(request, 1) for request in pair])
+    trial.step_right([(thief, 1), (pair[0], 1)])
 
 
 def requests_of_length_zero(setup: Setup) -> None:
