@@ -39,12 +39,12 @@
 #
 # The small thing is `kernels.backends`: vLLM's division of labour with vLLM's names, in a few hundred
 # lines. The large thing is vLLM 0.22.1 itself: the cell below brings the released package once (a download of 261 MB, of
-# which 6 MB of Python files are kept; nothing is installed). Without a network the lesson works too: the places and
-# the call edges are known to it, and you see them in place of the text.
+# which 6 MB of Python files are kept; nothing is installed). Without a network the lesson works too: it knows where every
+# definition stands, what it takes and whom it calls, and shows you that in place of the text.
 #
-# Places in vLLM are written `file:line`, with the path cut short where it is clear. `show(...)` shows a passage;
-# `vllm_index.where("Attention.forward")` says where a name stands, and `vllm_index.describe("FILE:LINE")` what stands in a
-# line.
+# Places in vLLM are written `file:line`, with the path cut short where it is clear. `show(...)` shows a passage. `vllm_index`
+# answers questions: `where("Attention.forward")` says where a name stands, `describe("FILE:LINE")` what stands in a line,
+# `members("AttentionType")` what a class defines, `callees(...)` whom a function calls.
 #
 # Cells that need your answer stop with `NotImplementedError` until you have given one. That is expected. No GPU is
 # needed.
@@ -64,11 +64,8 @@ from kernels import backends
 
 print("torch", torch.__version__)
 print("Triton kernels run on:", kernels.describe())
-try:
-    print("vLLM's own source:", vllm_source.root())
-except vllm_source.SourceUnavailable as missing:
-    print(missing)
-    print("The lesson goes on without it: places and call edges are known, the text is not shown.")
+missing = show("models/llama.py", "LlamaAttention").missing  # the first look brings vLLM's source
+print("vLLM's own source:", missing or vllm_source.cache_folder())
 
 # %% q4-read [markdown]
 # ## Part 1: Question 4. What the model does not know
@@ -141,7 +138,11 @@ swapped = trace(one_step.run_step, other, packages=("course.one_step", "kernels.
 
 def of_the_layer(traced):
     """The edges that begin in the model or in the layer's file."""
-    return {edge for edge in traced.edges() if edge[0].startswith(("course.one_step:Small", "kernels.backends.layer:"))}
+    return {
+        edge
+        for edge in traced.edges()
+        if edge[0].startswith(("course.one_step:Small", "kernels.backends.layer:"))
+    }
 
 
 print("You predicted:", prediction_swap)
@@ -158,7 +159,7 @@ for caller, callee in sorted(of_the_layer(step) ^ of_the_layer(swapped)):
 # The layer's constructor and its forward. Compare the parameters of the two. What is said once, and what with every call?
 
 # %% q4-show-init
-show("layers/attention/attention.py", first=189, last=211)
+show("layers/attention/attention.py", "Attention.__init__", last=211)
 
 # %% q4-show-forward
 show("layers/attention/attention.py", "Attention.forward", mark=[439, 440, 441, "get_forward_context"])
@@ -195,7 +196,11 @@ q4_metadata_source = ""  # "module:qualname"
 # Attention.forward(self, query, key, value, output_shape=None)
 q4_passed = {"query", "key", "value"}
 # Whatever depends on the batch, and whatever depends on the backend.
-q4_unknown = {"block_table", "slot_mapping", "seq_lens", "query_start_loc"} | {"kv_cache", "cache_layout", "kernel"}
+q4_unknown = {"block_table", "slot_mapping", "seq_lens", "query_start_loc"} | {
+    "kv_cache",
+    "cache_layout",
+    "kernel",
+}
 # get_attention_context asks it; the runner has filled it.
 q4_metadata_source = "vllm.forward_context:get_forward_context"
 ### END SOLUTION
@@ -287,7 +292,9 @@ for name in ("AttentionBackend", "AttentionMetadataBuilder", "AttentionImpl"):
 # %% q5-calls
 for call in step.calls():
     if any(word in call.qualname for word in ("Backend.", "Builder.", "Impl.")):
-        given = ", ".join(f"{name}: {value}" for name, value in call.arguments.items() if name not in ("self", "cls"))
+        given = ", ".join(
+            f"{name}: {value}" for name, value in call.arguments.items() if name not in ("self", "cls")
+        )
         print(f"{call.qualname}({given})")
 
 # %% q5-counts [markdown]
@@ -310,7 +317,7 @@ for call in step.calls():
 # same for every backend. You know its tensors from lesson 1.
 
 # %% q5-show-common
-show("attention/backend.py", first=352, last=381, mark=["block_table_tensor", "slot_mapping"])
+show("attention/backend.py", "CommonAttentionMetadata", last=381, mark=["block_table_tensor", "slot_mapping"])
 
 # %% q5-show-empty-read [markdown]
 # And this is all that the metadata of two backends have in common. Each builder makes a class of its own, and only
@@ -323,7 +330,8 @@ show("attention/backend.py", "AttentionMetadata")
 # How a backend names the other two:
 
 # %% q5-show-flash
-show("backends/flash_attn.py", first=96, last=137, mark=["return FlashAttentionImpl", "return FlashAttentionMetadataBuilder"])
+names_the_others = ["return FlashAttentionImpl", "return FlashAttentionMetadataBuilder"]
+show("backends/flash_attn.py", "FlashAttentionBackend", first=104, last=137, mark=names_the_others)
 
 # %% q5-exercise [markdown]
 # ### Exercise
@@ -357,7 +365,12 @@ q5_roles = {
     # do_kv_cache_update is not declared in AttentionImpl, but every impl whose forward does not write has it.
     "AttentionImpl": {"forward", "do_kv_cache_update", "process_weights_after_loading"},
     # Graphs too: whether one can be replayed depends on whether the metadata's tensors stay where they are.
-    "AttentionMetadataBuilder": {"build", "build_for_cudagraph_capture", "get_cudagraph_support", "update_block_table"},
+    "AttentionMetadataBuilder": {
+        "build",
+        "build_for_cudagraph_capture",
+        "get_cudagraph_support",
+        "update_block_table",
+    },
 }
 file = "vllm/v1/attention/backend.py"
 q5_lines = {
@@ -432,7 +445,9 @@ autograder.check("q5_classes", (q5_roles, q5_lines), suite="hidden")
 file = "backends/flash_attn.py"
 print(vllm_index.describe(f"{file}:592"))
 forward = vllm_index.where("FlashAttentionImpl.forward")
-print(f"{forward.qualname} is in lines {forward.first} to {forward.last} and takes {', '.join(forward.parameters[1:])}")
+print(
+    f"{forward.qualname} is in lines {forward.first} to {forward.last} and takes {', '.join(forward.parameters[1:])}"
+)
 print("it calls " + ", ".join(name.partition(":")[2] for name in forward.calls))
 
 # %% predict-write
@@ -465,7 +480,7 @@ for goal in ("reshape_and_cache", "paged_attention"):
     print(f"to {goal}:")
     for name in step.path(goal):
         (call, *_) = step.find(name)
-        print(f"    {call.file}:{call.line}  {call.qualname}" + (f"  (called at {call.called_at})" if call.called_at else ""))
+        print(f"    {call.file}:{call.line}  {call.qualname}")
 
 # %% q6-trace-remark [markdown]
 # Two paths that part in the layer's forward and meet nowhere again: one goes through `unified_kv_cache_update` to the write,
@@ -490,7 +505,9 @@ wrong = one_step.run_step(model, with_slots=False)
 print("You predicted:", prediction_forgotten)
 for request, tokens_of in (("the decode", slice(0, 1)), ("the prompt", slice(1, None))):
     difference = (right[tokens_of] - wrong[tokens_of]).abs().max().item()
-    print(f"{request}: outputs of size {right[tokens_of].abs().max().item():.2f} differ by up to {difference:.2f}")
+    print(
+        f"{request}: outputs of size {right[tokens_of].abs().max().item():.2f} differ by up to {difference:.2f}"
+    )
 
 # %% q6-forgotten-remark [markdown]
 # No error. The write does not happen, the read finds what was in those slots before (here zeros; on a busy server another request's
@@ -502,10 +519,14 @@ for request, tokens_of in (("the decode", slice(0, 1)), ("the prompt", slice(1, 
 # operators (`torch.ops.vllm...`), so that `torch.compile` sees two opaque calls and no more.
 
 # %% q6-show-forward
-show("layers/attention/attention.py", first=489, last=529, mark=[493, 513, "unified_kv_cache_update", "unified_attention_with_output"])
+the_two = ["unified_kv_cache_update", "unified_attention_with_output"]
+show("layers/attention/attention.py", "Attention.forward", first=489, mark=[493, 513, *the_two])
 
-# %% q6-show-operators
-show("layers/attention/attention.py", first=691, last=761, mark=[706, 751])
+# %% q6-show-write-operator
+show("layers/attention/attention.py", "unified_kv_cache_update", mark=["do_kv_cache_update"])
+
+# %% q6-show-read-operator
+show("layers/attention/attention.py", "unified_attention_with_output", mark=["self.impl.forward"])
 
 # %% q6-flag [markdown]
 # The flag in lines 493 and 513 decides whether there is a write here at all. It is the backend's:
@@ -521,10 +542,11 @@ show("layers/attention/attention.py", first=691, last=761, mark=[706, 751])
 # compiler, a data dependency.
 
 # %% q6-show-update
-show("backends/flash_attn.py", "FlashAttentionImpl.do_kv_cache_update", mark=["slot_mapping: torch.Tensor", 879])
+show("backends/flash_attn.py", "FlashAttentionImpl.do_kv_cache_update", mark=["slot_mapping: torch", 879])
 
 # %% q6-show-read
-show("backends/flash_attn.py", first=758, last=819, mark=["block_table = attn_metadata.block_table", "block_table=block_table"])
+both = ["block_table = attn_metadata.block_table", "block_table=block_table"]
+show("backends/flash_attn.py", "FlashAttentionImpl.forward", first=758, last=819, mark=both)
 
 # %% q6-exercise [markdown]
 # ### Exercise
@@ -664,13 +686,13 @@ prediction_environment = None  # the backend's name
 # What the selector is told, and nothing else:
 
 # %% q7-show-config
-show("v1/attention/selector.py", first=21, last=33)
+show("v1/attention/selector.py", "AttentionSelectorConfig", last=33)
 
 # %% q7-show-selector
 show("v1/attention/selector.py", "get_attn_backend", mark=[78, 99])
 
 # %% q7-show-cuda
-show("platforms/cuda.py", first=293, last=345, mark=[303, 313, 323, 341])
+show("platforms/cuda.py", "CudaPlatformBase.get_attn_backend_cls", last=345, mark=[303, 313, 323, 341])
 
 # %% q7-window [markdown]
 # There is no sliding window among the fields, and nothing about the traffic. (A question that goes around asks for "three inputs

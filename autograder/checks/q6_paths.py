@@ -151,7 +151,7 @@ def _no_call(caller: str, callee: str) -> str | None:
         return f"{step.qualname} is a class; which of its methods is called here?".rstrip("?")
     if step.qualname == LOOKUP:
         return f"{LOOKUP} is called on the way and has returned before the next step; it calls no impl"
-    if vllm_index.broken_step([caller, callee]) is None:
+    if vllm_names.calls(caller, callee):
         target = vllm_index.where(callee)
         if target.kind == "method" and "Impl." in target.qualname and not callee.startswith(f"{IMPL}."):
             if target.path.endswith("attention/backend.py"):

@@ -148,7 +148,7 @@ def _wrong(edges: set[Edge]) -> str | None:
                 return f"{_short(caller)} and {_short(callee)} are of two code bases: draw vLLM's or ours"
             if not any(_recorded(caller, callee, backend) for backend in recorded_run.ENDS):
                 return f"in the recorded run {_short(caller)} does not call {_short(callee)}"
-        elif not any(_calls(a, b) for a in _methods(caller) for b in _methods(callee)):
+        elif not any(vllm_names.calls(a, b) for a in _methods(caller) for b in _methods(callee)):
             return f"{_short(caller)} does not call {_short(callee)}"
     return None
 
@@ -160,10 +160,6 @@ def _recorded(caller: str, callee: str, backend: str) -> bool:
 @functools.cache
 def _recorded_edges(backend: str) -> set[Edge]:
     return recorded_run.recorded(backend).edges()
-
-
-def _calls(caller: str, callee: str) -> bool:
-    return vllm_index.broken_step([caller, callee]) is None
 
 
 def _methods(name: str) -> list[str]:

@@ -9,6 +9,7 @@ is told what was meant instead.
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 
 from autograder.checks.plain_answers import refuse, text
@@ -50,9 +51,16 @@ def is_place(given: str) -> bool:
     return _PLACE.match(given.strip()) is not None
 
 
-def fitting(given: str) -> list[Symbol]:
+@functools.lru_cache(maxsize=2000)
+def fitting(given: str) -> tuple[Symbol, ...]:
     """Every definition that a name fits."""
-    return vllm_index.find(_OPERATOR.sub("", given.strip()))
+    return tuple(vllm_index.find(_OPERATOR.sub("", given.strip())))
+
+
+@functools.lru_cache(maxsize=2000)
+def calls(caller: str, callee: str) -> bool:
+    """Whether one definition calls another by vLLM's syntax tree; both as "module:qualname"."""
+    return vllm_index.broken_step([caller, callee]) is None
 
 
 def _at(part: str, place: str, line: int) -> Symbol:

@@ -75,10 +75,11 @@ def _takes_the_first_of_the_list(configuration):
 
 
 def _window_wants_triton(configuration):
+    deployment = deployment_of(configuration)
     named = (configuration["attention_backend"] or "auto").upper()
-    if named == "AUTO" and configuration["sliding_window"]:
-        return "TRITON_ATTN"
-    return q7_predict(configuration)
+    if named != "AUTO":
+        return "none" if refusals(named, deployment) else named
+    return "TRITON_ATTN" if configuration["sliding_window"] else select(deployment)
 
 
 MISCONCEPTIONS = (
