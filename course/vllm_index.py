@@ -3,9 +3,9 @@
     find("forward")                      every definition of that name
     where("FlashAttentionImpl.forward")  the one definition: path, lines, kind, bases or parameters, calls
     members("AttentionSelectorConfig")   what a class defines: fields and methods
-    at("backends/flash_attn.py:592")     what stands there: the innermost definition that holds the line
-    describe("backends/flash_attn.py:592")   the same as a sentence
-    objection("flash_attn.py:592", "FlashAttentionImpl.forward")   what is wrong with an answer, or None
+    at("path.py:line")                   what stands there: the innermost definition that holds the line
+    describe("path.py:line")             the same as a sentence
+    objection("path.py:line", name)      what is wrong with an answer to where a name is defined, or None
     callees(name), callers(name)         call edges
     route(start, to)                     a shortest call path
     broken_step(["Attention.forward", ...])   what is wrong with a call path, or None
@@ -42,7 +42,7 @@ __all__ = [
     "where",
 ]
 
-# "path.py:592", "path.py:592-600", and the link to such a place on GitHub.
+# "path.py:LINE", "path.py:LINE-LINE", and the link to such a place on GitHub.
 _PLACE = re.compile(r"(?P<path>[^\s:#]*[^\s:#/]\.py)(?::|#L)(?P<first>\d+)(?:[-–]L?(?P<last>\d+))?")
 _LINK = re.compile(r"https?://\S*/blob/v?(?P<version>[^/\s]+)/(?P<place>\S+)")
 

@@ -258,11 +258,14 @@ def _words(text: str) -> tuple[Line, ...]:
 
 @functools.cache
 def _style() -> str:
+    """The figure's rules. JupyterLab's own for HTML are more specific, hence the !important."""
+
     def rules(theme: str, where: str) -> str:
         colour = COLOURS[theme]
         box = f"{where}.vllm-passage pre"
         return (
-            f"{box} {{ color: {colour['text']}; background: {colour['background']}; }}\n"
+            f"{box} {{ color: {colour['text']}; background: {colour['background']} !important; }}\n"
+            f"{box} code {{ color: {colour['text']} !important; background: none !important; }}\n"
             f"{box} mark {{ color: inherit; background: {colour['marked']}; }}\n"
             f"{box} .number {{ color: {colour['number']}; }}\n"
             + "".join(f"{box} .{kind} {{ color: {colour[kind]}; }}\n" for kind in _WORDS)
@@ -270,8 +273,9 @@ def _style() -> str:
 
     return (
         "<style>\n.vllm-passage { margin: 0.5em 0; }\n"
-        ".vllm-passage pre { max-height: 36em; overflow: auto; padding: 0.6em; border-radius: 4px; }\n"
-        ".vllm-passage pre code { font-size: 13px; line-height: 1.45; color: inherit; background: none; }\n"
+        ".vllm-passage figcaption a { text-decoration: underline !important; }\n"
+        ".vllm-passage pre { max-height: 36em; overflow: auto; padding: 0.5em !important; border-radius: 4px; }\n"
+        ".vllm-passage pre code { font-size: 13px; line-height: 1.45; }\n"
         ".vllm-passage mark { display: inline-block; min-width: 100%; }\n"
         ".vllm-passage .number { user-select: none; }\n"
         ".vllm-passage .comment { font-style: italic; }\n"

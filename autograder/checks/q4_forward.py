@@ -30,12 +30,13 @@ _NAMES = {
     "sliding_window": ("sliding_window", "per_layer_sliding_window"),
     "head_size": ("head_size", "head_dim"),
 }
+_FORWARD = "Attention.forward (layers/attention/attention.py:437)"
 HINTS = (
     "For each candidate, ask when a model could have handed it over: with every call of the layer, once when the layer "
     "was built, or never. The first kind goes into q4_passed, the third into q4_unknown, the second into neither.",
-    "Attention.forward's parameters stand at vllm/model_executor/layers/attention/attention.py:437, the constructor's at "
-    "189. What Llama's attention is given itself stands in vllm/model_executor/models/llama.py:124 and 223. For the "
-    "metadata, read the docstring of Attention.forward and then get_attention_context, line 648: whom does it ask?",
+    "Compare the parameters of Attention.forward (layers/attention/attention.py:437) with those of Attention.__init__ "
+    "(layers/attention/attention.py:189), and read LlamaAttention (models/llama.py:124). For the metadata, read the docstring "
+    "of the first, and then get_attention_context (layers/attention/attention.py:648): whom does it ask?",
     "Everything that depends on who else is being served is unknown to the model: blocks, slots, lengths, where a request "
     "begins. So is everything that depends on the backend: the cache and its layout, the kernel. The metadata lies in "
     "the forward context, vllm/forward_context.py.",
@@ -98,8 +99,8 @@ def _not_passed(given: frozenset[str]) -> str | None:
     if extra := given - passed():
         once, never = _kinds(extra)
         if never:
-            return f"{listed(never)} {_is(never)} no argument of Attention.forward (attention.py:437)"
-        return f"{listed(once)} {_is(once)} known to the model, but no argument of Attention.forward (attention.py:437)"
+            return f"{listed(never)} {_is(never)} no argument of {_FORWARD}"
+        return f"{listed(once)} {_is(once)} known to the model, but no argument of {_FORWARD}"
     if missing := passed() - given:
         return f"Attention.forward takes {len(missing)} more of the candidates with every call"
     return None
@@ -112,8 +113,8 @@ def _not_unknown(given: frozenset[str]) -> str | None:
         return f"{listed(extra)}: the model does know that, from its configuration or as its own argument"
     if missing := unknown() - given:
         return (
-            f"{len(missing)} more of the candidates {'is' if len(missing) == 1 else 'are'} nowhere in a model's attention "
-            "(llama.py:124), neither in its code nor in what it is given"
+            f"{len(missing)} more of the candidates {'is' if len(missing) == 1 else 'are'} nowhere in "
+            "LlamaAttention (models/llama.py:124), neither in its code nor in what it is given"
         )
     return None
 

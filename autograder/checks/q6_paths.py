@@ -34,12 +34,14 @@ HINTS = (
     "Each path has four functions: the layer's forward, an operator in the layer's own file, a method of FLASH_ATTN's "
     "impl, and the function that touches the cache. Our own layer has the same four under nearly the same names: trace it "
     "first, then look for each in vLLM.",
-    "Begin at attention.py:490 and read the if and the else: both call the same two functions, once directly and once as "
-    "torch operators. Which of the two calls happens only if forward_includes_kv_cache_update is False? FLASH_ATTN says "
-    "so in backends/flash_attn.py:96.",
-    "The write goes through unified_kv_cache_update (attention.py:691), the read through unified_attention_with_output "
-    "(734); each calls one method of layer.impl. In FlashAttentionImpl these are do_kv_cache_update (850) and forward "
-    "(667): see which function each of them calls last, and from which of its own parameters it takes the addresses.",
+    "Begin at use_direct_call (layers/attention/attention.py:490) and read the if and the else: both call the same two "
+    "functions, once directly and once as torch operators. Which of the two calls happens only if "
+    "forward_includes_kv_cache_update (backends/flash_attn.py:96) is False?",
+    "The write goes through unified_kv_cache_update (layers/attention/attention.py:691), the read through "
+    "unified_attention_with_output (layers/attention/attention.py:734); each calls one method of layer.impl. With FLASH_ATTN "
+    "these are FlashAttentionImpl.do_kv_cache_update (backends/flash_attn.py:850) and FlashAttentionImpl.forward "
+    "(backends/flash_attn.py:667): see which function each of them calls, and from which of its own parameters it takes "
+    "the addresses.",
 )
 
 
@@ -131,7 +133,7 @@ def _wrong_path(part: str, path: list[str]) -> str | None:
     if path[0] != START:
         if START in path:
             return f"it begins before the layer, with {_short(path[0])}; begin with Attention.forward"
-        return f"it begins with {_short(path[0])}; begin with Attention.forward (attention.py:437)"
+        return f"it begins with {_short(path[0])}; begin with Attention.forward (layers/attention/attention.py:437)"
     if end not in path and (other[0] in path or other[1] in path) and path[-1] == other[1]:
         return f"this path ends where the cache is {'read' if part == WRITE else 'written'}"
     for caller, callee in itertools.pairwise(path):

@@ -27,9 +27,9 @@ INPUTS_PART, PREDICT, OVERRIDE = PARTS = ("q7_inputs", "q7_predict", "q7_overrid
 VARIABLE = "VLLM_ATTENTION_BACKEND"
 HINTS = (
     "The selector knows the model and the cache as they are built, before any request is there. So nothing about the "
-    "traffic can be among its inputs. And a user's word is not one more wish: look at what happens to it first, in "
-    "vllm/platforms/cuda.py:303.",
-    "The fields stand at vllm/v1/attention/selector.py:21, one on each line. For the prediction you need four cases: a "
+    "traffic can be among its inputs. And a user's word is not one more wish: look at what happens to it first: "
+    "selected_backend (platforms/cuda.py:303).",
+    "AttentionSelectorConfig (v1/attention/selector.py:21) has its fields one on each line. For the prediction you need four cases: a "
     "backend is named and has nothing against the configuration; it has; none is named and some backend is valid; none is "
     "valid. The environment belongs to none of them.",
     "q7_predict in words: take attention_backend; None and 'auto' mean that none is named, whatever the case of the "
@@ -183,7 +183,7 @@ def inspect(output: Output, case: Case) -> Problem | None:
 def _not_the_inputs(given: frozenset[str]) -> str | None:
     if extra := given - inputs():
         verb = "are no fields" if len(extra) > 1 else "is no field"
-        return f"{listed(extra)} {verb} of AttentionSelectorConfig (selector.py:21)"
+        return f"{listed(extra)} {verb} of AttentionSelectorConfig (v1/attention/selector.py:21)"
     if missing := inputs() - given:
         return f"{len(missing)} more of the candidates {'is a field' if len(missing) == 1 else 'are fields'} of it"
     return None

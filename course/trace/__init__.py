@@ -9,6 +9,7 @@
     traced.find("paged_decode")   the calls of one function: .arguments["query"].shape, .returned, .called_at
     traced.edges()                {("kernels.attention:paged_attention", "kernels.contract:check_paged"), ...}
     traced.path("_paged_decode_kernel")   from the root to the kernel's launch
+    traced.without("kernels.contract")    the same without what these modules do
     traced.to_dict()              lists, dicts, strings and numbers, for a widget
 
 A function is named "module:qualname". Recorded are the Python functions of the chosen packages, and the launches of

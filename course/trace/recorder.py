@@ -108,7 +108,9 @@ class Recorder:
         self._codes.clear()
 
     def _add(self, module: str, code: CodeType, kind: str, frame: FrameType | None) -> Call:
-        call = Call(module, code.co_qualname, file_of(module, code), code.co_firstlineno, kind=kind)
+        call = Call(
+            module, code.co_qualname, file_of(module, code.co_filename), code.co_firstlineno, kind=kind
+        )
         self._codes.append((call, code))
         if self._open:
             parent_frame, parent = self._open[-1]
@@ -146,11 +148,12 @@ def _arguments(frame: FrameType) -> dict[str, Value]:
     return {shown: describe(values[name]) for shown, name in names.items() if name in values}
 
 
-def file_of(module: str, code: CodeType) -> str:
+@functools.lru_cache(maxsize=1024)
+def file_of(module: str, filename: str) -> str:
     """The file from the folder above the top package on ("kernels/decode.py"), whatever that folder is."""
-    path = PurePath(code.co_filename)
+    path = PurePath(filename)
     if module == "__main__":
-        return "notebook cell" if "ipykernel" in code.co_filename else path.name
+        return "notebook cell" if "ipykernel" in filename else path.name
     depth = module.count(".") + 1 + (path.stem == "__init__")
     return "/".join(path.parts[-depth:])
 

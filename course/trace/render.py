@@ -11,12 +11,14 @@ from course.trace.tree import Call, Trace
 WIDTH = 110
 OPEN_LEVELS = 3  # of the HTML tree, unfolded at first
 
+# JupyterLab's own rules for HTML are more specific, hence the !important.
 _STYLE = """<style>
 .course-trace { font-family: var(--jp-code-font-family, monospace); font-size: 13px; line-height: 1.5; }
-.course-trace ul { list-style: none; margin: 0; padding-left: 1.5em; }
-.course-trace > ul { padding-left: 0; }
+.course-trace ul { list-style: none !important; margin: 0 !important; padding-left: 1.5em !important; }
+.course-trace > ul { padding-left: 0 !important; }
 .course-trace summary { cursor: pointer; }
-.course-trace .leaf { padding-left: 1.1em; }
+.course-trace .detail { padding-left: 1.2em; opacity: 0.85; }
+.course-trace .leaf { padding-left: 1.2em; }
 </style>"""
 
 
@@ -60,12 +62,14 @@ def _lines(call: Call, times: int, indent: str) -> Iterator[str]:
 
 def _item(call: Call, times: int, level: int) -> str:
     headline = f"<strong>{escape(call.name)}</strong>{escape(_headline(call, times).removeprefix(call.name))}"
-    details = "".join(f"<div>{escape(detail)}</div>" for detail in _details(call))
+    details = "".join(f'<div class="detail">{escape(detail)}</div>' for detail in _details(call))
     if not call.calls:
         return f'<li><div class="leaf">{headline}{details}</div></li>'
     below = "".join(_item(each, count, level + 1) for each, count in grouped(call.calls))
     opened = " open" if level <= OPEN_LEVELS else ""
-    return f"<li><details{opened}><summary>{headline}</summary>{details}<ul>{below}</ul></details></li>"
+    # JupyterLab keeps its one-letter commands to itself while the summary has the focus.
+    summary = f'<summary data-lm-suppress-shortcuts="true">{headline}</summary>'
+    return f"<li><details{opened}>{summary}{details}<ul>{below}</ul></details></li>"
 
 
 def _headline(call: Call, times: int) -> str:

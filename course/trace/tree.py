@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
@@ -84,6 +84,19 @@ class Trace:
                 return [call.name for call in found]
         called = ", ".join(sorted({call.name for call in self.calls()})) or "nothing"
         raise ValueError(f"to: expected a function that was called, got {to!r}; called were: {called}")
+
+    def without(self, *modules: str) -> Trace:
+        """The same trace, the calls of some modules or packages left out; what they called moves up to their caller."""
+
+        def kept(calls: list[Call]) -> list[Call]:
+            found: list[Call] = []
+            for call in calls:
+                below = kept(call.calls)
+                left_out = any(f"{call.module}.".startswith(f"{module}.") for module in modules)
+                found += below if left_out else [replace(call, calls=below)]
+            return found
+
+        return Trace(self.packages, kept(self.roots), self.result)
 
     def __repr__(self) -> str:
         from course.trace.render import text

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 from typing import Any
 
 from course.trace.tree import Value
 
 LONGEST = 40  # characters of a string, a number or a name
-MOST = 8  # items of a list, fields of an object
+MOST = 8  # items of a list
+MOST_FIELDS = 24  # of an object: the metadata of a batch is to be seen whole
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), range, slice)
 _FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType)
 
@@ -26,15 +28,20 @@ def describe(value: Any) -> Value:
 
 
 def _tensor(value: Any) -> Value | None:
-    """torch's tensors and NumPy's arrays, without importing either."""
-    module = type(value).__module__.partition(".")[0]
-    if not (module in ("torch", "numpy") or any(base.__module__ == "torch" for base in type(value).__mro__)):
-        return None
+    kind: Any = type(value)
     try:
+        if not _may_be_tensor(kind):
+            return None
         shape, dtype = tuple(int(size) for size in value.shape), str(value.dtype).removeprefix("torch.")
     except (AttributeError, TypeError, ValueError, RuntimeError):
         return None
     return Value(f"{dtype} {list(shape)}", shape, dtype)
+
+
+@functools.lru_cache(maxsize=1024)
+def _may_be_tensor(kind: type) -> bool:
+    """torch's tensors and NumPy's arrays, and what is derived from them, without importing either."""
+    return any(base.__module__ in ("torch", "numpy") for base in kind.__mro__)
 
 
 def _text(value: Any, inside: bool) -> str:
@@ -43,6 +50,8 @@ def _text(value: Any, inside: bool) -> str:
     kind = type(value)
     if kind.__module__ == "torch" and kind.__name__ in ("dtype", "device"):
         return str(value).removeprefix("torch.")
+    if kind.__module__ == "torch" and kind.__name__ == "Size":
+        return str(list(value))
     if kind in _PLAIN:
         said = repr(value)
         return said if len(said) <= LONGEST else said[: LONGEST - 1] + "…"
@@ -60,7 +69,7 @@ def _text(value: Any, inside: bool) -> str:
                 len(value),
             )
         if (fields := _fields(value)) is not None:
-            return _listed(f"{kind.__qualname__}(", fields, ")", "=")
+            return _listed(f"{kind.__qualname__}(", fields, ")", "=", most=MOST_FIELDS)
     return value.__qualname__ if isinstance(value, _FUNCTIONS) else kind.__qualname__
 
 
@@ -71,16 +80,22 @@ def _fields(value: Any) -> list[tuple[str | None, Any]] | None:
         return [
             (field.name, stored[field.name]) for field in dataclasses.fields(value) if field.name in stored
         ]
-    if isinstance(value, tuple) and hasattr(type(value), "_fields"):
-        return list(zip(type(value)._fields, value, strict=False))
+    names = getattr(type(value), "_fields", None)
+    if isinstance(value, tuple) and isinstance(names, tuple):
+        return list(zip(names, value, strict=False))
     return None
 
 
 def _listed(
-    start: str, items: list[tuple[str | None, Any]], end: str, between: str = "", length: int | None = None
+    start: str,
+    items: list[tuple[str | None, Any]],
+    end: str,
+    between: str = "",
+    length: int | None = None,
+    most: int = MOST,
 ) -> str:
     shown = []
-    for name, item in items[:MOST]:
+    for name, item in items[:most]:
         tensor = _tensor(item)
         text = tensor.text if tensor is not None else _text(item, inside=True)
         shown.append(text if name is None else f"{name}{between}{text}")

@@ -42,7 +42,7 @@ def test_the_truth_is_the_sources_and_has_candidates_that_are_nobodys() -> None:
         ("backend.py:9999", "backend.py has 1034 lines"),
         ("nowhere.py:55", "has no file nowhere.py"),
         ("55", "expected \"file.py:line\", got '55'"),
-        (55, 'expected "file:line", such as "backend.py:1", got an int'),
+        (55, 'expected "file:line", the path as short as you like, got an int'),
         (("backend.py", 55), "got a tuple"),
         ("", "is empty"),
     ],

@@ -440,6 +440,14 @@ def test_flat_edges_path_and_dict(inner):
     assert as_dict["calls"][0]["arguments"]["x"] == {"text": "1", "shape": None, "dtype": None}
 
 
+def test_modules_can_be_left_out_afterwards(inner):
+    traced = trace(inner.in_callback, packages=("elsewhere_pkg", "traced_pkg"))
+    assert outline(traced.without("elsewhere_pkg")) == outline(run(inner.in_callback))
+    assert outline(traced.without("traced_pkg.inner")) == ["calls_back"]
+    assert outline(traced.without("traced")) == outline(traced)
+    assert len(traced.calls()) == 4, "it is as it was"
+
+
 def test_the_trace_keeps_no_tensor_alive(inner):
     def make():
         x = torch.zeros(3)
@@ -517,6 +525,7 @@ def test_another_trace_function_is_put_back(inner, hook):
         (np.zeros((2, 3), np.int64), "int64 [2, 3]"),
         (torch.float16, "float16"),
         (torch.device("cpu"), "cpu"),
+        (torch.Size([2, 3]), "[2, 3]"),
         (torch.nn.Linear(1, 1), "Linear"),
         (torch.nn.Linear, "class Linear"),
         (0.125, "0.125"),
