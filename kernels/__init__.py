@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from kernels.runtime import INTERPRET, describe, device
 
 if TYPE_CHECKING:
-    from kernels import block_pool, contract, reference
+    from kernels import backends, block_pool, contract, reference
     from kernels.attention import paged_attention
     from kernels.block_pool import BlockPool
     from kernels.cascade import cascade_attention
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "INTERPRET",
     "BlockPool",
+    "backends",
     "block_pool",
     "cascade_attention",
     "contract",
@@ -56,7 +57,7 @@ __all__ = [
     "reshape_and_cache",
 ]
 
-_SUBMODULES = ("block_pool", "contract", "reference")
+_SUBMODULES = ("backends", "block_pool", "contract", "reference")
 _HOME = {
     "BlockPool": "block_pool",
     "cascade_attention": "cascade",

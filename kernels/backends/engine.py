@@ -58,8 +58,14 @@ class Engine:
         max_num_batched_tokens: int = 64,
         max_num_seqs: int = 8,
     ) -> None:
-        """Raises ValueError when the backend does not take blocks of that size."""
+        """Raises ValueError for sizes below 1, and when the backend does not take blocks of that size."""
         backend = model.attn_backend
+        for name, number in (
+            ("max_num_batched_tokens", max_num_batched_tokens),
+            ("max_num_seqs", max_num_seqs),
+        ):
+            if number < 1:
+                raise ValueError(f"{name}: expected at least 1, got {number}")
         if not backend.supports_block_size(block_size):
             raise ValueError(f"block_size: {backend.get_name()} does not support {block_size}")
         self.model = model

@@ -118,7 +118,7 @@ class Attention(torch.nn.Module):
         if not self.attn_backend.forward_includes_kv_cache_update:
             unified_kv_cache_update(key, value, self.layer_name)
         unified_attention_with_output(query, key, value, output, self.layer_name)
-        return output.view(len(output), -1)
+        return output.flatten(1)
 
     def get_attn_backend(self) -> type[AttentionBackend]:
         return self.attn_backend

@@ -1,5 +1,6 @@
-"""Checks of what only some backends have. One that has not says so, by validate_configuration or when its impl is made."""
+"""Checks of a layer's options. A backend may lack some: it says so, by validate_configuration or when its impl is made."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,13 +14,27 @@ def head_counts(setup: Setup) -> None:
     """Query head h reads kv head h // (num_heads // num_kv_heads), whatever the two numbers are."""
     counts = [(1, 1), (5, 1), (16, 1)] if setup.backend.is_mla() else [(3, 3), (8, 2), (7, 1)]
     for num_heads, num_kv_heads in counts:
-        trial = Trial(with_options(setup, num_heads=num_heads, num_kv_heads=num_kv_heads))
+        trial = Trial(replace(setup, num_heads=num_heads, num_kv_heads=num_kv_heads))
         requests = [trial.request(6), trial.request(setup.block_size + 2)]
         try:
             trial.step_right([(requests[0], 5), (requests[1], setup.block_size + 1)])
             trial.step_right([(request, 1) for request in requests])
         except ConformanceError as error:
             raise ConformanceError(f"with {num_heads} heads and {num_kv_heads} kv heads: {error}") from None
+
+
+def head_sizes(setup: Setup) -> None:
+    """Heads of any size that the backend says it takes, powers of two or not."""
+    for changed in (replace(setup, head_size=head_size) for head_size in (16, 48, 80, 128)):
+        if changed.objections():
+            continue
+        trial = Trial(changed)
+        request = trial.request(setup.block_size + 3)
+        try:
+            trial.step_right([(request, setup.block_size + 1)])
+            trial.step_right([(request, 1)])
+        except ConformanceError as error:
+            raise ConformanceError(f"with heads of {changed.head_size} numbers: {error}") from None
 
 
 def sliding_window(setup: Setup) -> None:

@@ -99,14 +99,15 @@ def reused_blocks(setup: Setup) -> None:
 
 
 def shared_blocks(setup: Setup) -> None:
-    """Two requests begin with the same blocks, and each goes on in its own."""
+    """Two requests begin with the same blocks and go on in their own, whether or not the builder is told of it."""
     trial = Trial(setup)
     size = setup.block_size
     first = trial.request(2 * size + 3)
     trial.step_right([(first, 2 * size + 1)])
     second = trial.request(2 * size + 5, prefix=first, num_shared_blocks=2)
     trial.step_right([(first, 1), (second, 4)])
-    trial.step_right([(second, 1), (first, 1)])
+    with _context(f"with a common prefix of {2 * size}"):
+        trial.step_right([(second, 1), (first, 1)], common_prefix_len=2 * size)
 
 
 def blocks_change_after_preemption(setup: Setup) -> None:

@@ -53,6 +53,12 @@ class Setup:
         """Numbers of a value: head_size, or for latents the largest power of two below it (512 of 576)."""
         return 1 << ((self.head_size - 1).bit_length() - 1) if self.backend.is_mla() else self.head_size
 
+    @property
+    def has_options(self) -> bool:
+        """Whether the layer has something that a backend may refuse."""
+        options = (self.sliding_window, self.softcap, self.alibi_slopes, self.sinks)
+        return any(option is not None for option in options) or self.kv_cache_dtype != "auto"
+
     def objections(self) -> list[str]:
         """The backend's own reasons against this setup."""
         return self.backend.validate_configuration(
@@ -148,4 +154,6 @@ def make_layer(setup: Setup) -> Attention | MLAAttention:
             **extra,
         )
     except NotImplementedError as refusal:
+        if not setup.has_options:
+            raise
         raise NotSupported(f"the impl says: {refusal}") from None

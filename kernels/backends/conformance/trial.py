@@ -5,7 +5,8 @@ step through the same doors as a real engine (builder, forward context, layer), 
 Nothing here knows the cache's layout: the cache starts full of NaN, and only the backend writes to it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,7 @@ class Trial:
         Raises NotSupported when the impl refuses the setup.
         """
         self.setup = setup
+        self.filling = filling
         self.generator = torch.Generator().manual_seed(seed)
         self.layer = make_layer(setup)
         spec = self.layer.get_kv_cache_spec(setup.block_size)
@@ -123,7 +125,7 @@ class Trial:
         return made
 
     def metadata(
-        self, batch: Sequence[tuple[Request, int]], num_padding: int = 0
+        self, batch: Sequence[tuple[Request, int]], num_padding: int = 0, common_prefix_len: int = 0
     ) -> tuple[CommonAttentionMetadata, Any]:
         """(what the batch brings, what the builder makes of it), of requests and their numbers of new tokens."""
         counts = [count for _, count in batch]
@@ -133,7 +135,7 @@ class Trial:
             counts,
             num_tokens=sum(counts) + num_padding,
         )
-        return common, self.builder.build(0, common)
+        return common, self.builder.build(common_prefix_len, common)
 
     def inputs(
         self, batch: Sequence[tuple[Request, int]], num_padding: int = 0
@@ -158,7 +160,10 @@ class Trial:
         query, key, value = inputs
         slot_mapping = {LAYER: common.slot_mapping}
         layer: Any = self.layer
-        with set_forward_context({LAYER: attn_metadata}, {LAYER: layer}, slot_mapping=slot_mapping):
+        with (
+            _new_memory_is_nan(self.setup.device),
+            set_forward_context({LAYER: attn_metadata}, {LAYER: layer}, slot_mapping=slot_mapping),
+        ):
             if self.setup.backend.is_mla():
                 rank = self.setup.value_size
                 output = layer(query, key[:, 0, :rank], key[:, :, rank:])
@@ -166,9 +171,11 @@ class Trial:
                 output = layer(query, key, value)
         return output.view(len(query), self.setup.num_heads, self.setup.value_size)
 
-    def step(self, batch: Sequence[tuple[Request, int]], *, num_padding: int = 0) -> Step:
+    def step(
+        self, batch: Sequence[tuple[Request, int]], *, num_padding: int = 0, common_prefix_len: int = 0
+    ) -> Step:
         """Run the next tokens of some requests, given with their numbers of tokens."""
-        common, attn_metadata = self.metadata(batch, num_padding)
+        common, attn_metadata = self.metadata(batch, num_padding, common_prefix_len)
         output = self.run(self.inputs(batch, num_padding), common, attn_metadata)
         return self.advance(batch, output, common, attn_metadata)
 
@@ -185,9 +192,9 @@ class Trial:
             request.num_computed += count
         return Step(requests, output, common, attn_metadata)
 
-    def step_right(self, batch: Sequence[tuple[Request, int]], *, num_padding: int = 0) -> Step:
-        """`step`, and the output is the truth's."""
-        step = self.step(batch, num_padding=num_padding)
+    def step_right(self, batch: Sequence[tuple[Request, int]], **options: int) -> Step:
+        """`step` with its options, and the output is the truth's."""
+        step = self.step(batch, **options)
         self.expect_right(step)
         return step
 
@@ -229,13 +236,16 @@ class Trial:
         if not wrong.any():
             return
         token, head, element = wrong.nonzero()[0].tolist()
-        off = error[wrong].nan_to_num(float("inf")).max().item()
+        hint = ""
+        if got[token, head, element].isnan() and self.filling != self.filling:
+            hint = "; NaN is what a slot holds that nobody wrote, so such a slot was read, or the output never written"
+        off = error[wrong].nan_to_num(float("inf"), posinf=float("inf")).max().item()
         raise ConformanceError(
             f"{request.name} ({len(got)} query tokens, the last of {first + len(got)}, in blocks {request.blocks}), "
             f"its token at position {first + token}, head {head}, element {element}: "
             f"expected {expected[token, head, element].item():.6g}, got {got[token, head, element].item():.6g}; "
             f"{int(wrong.sum())} of its {wrong.numel()} numbers are off, by up to {off:.3g} "
-            f"({tolerance[token, head, element].item():.1g} is allowed)"
+            f"({tolerance[token, head, element].item():.1g} is allowed){hint}"
         )
 
     def _draw(self, num_tokens: int, num_heads: int) -> torch.Tensor:
@@ -250,3 +260,20 @@ class Trial:
         scale = getattr(self.layer, scale_name)
         largest = torch.finfo(dtype).max
         return (tokens.float() / scale).clamp(-largest, largest).to(dtype).double() * scale.double()
+
+
+@contextmanager
+def _new_memory_is_nan(device: torch.device) -> Iterator[None]:
+    """torch.empty gives NaN, so that what nobody writes does not look right by chance. On a CPU: a GPU would warn."""
+    if device.type != "cpu":
+        yield
+        return
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

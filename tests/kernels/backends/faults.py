@@ -11,11 +11,11 @@ from tests.kernels.backends.faulty import dense, swap
 
 @dataclass(frozen=True)
 class Fault:
-    """notices: check by name, and a piece of the message with which it has to fail."""
+    """notices: check by name, and a piece of the message with which it has to fail. only_on: "cpu" or "gpu"."""
 
     backend: type[AttentionBackend]
     notices: dict[str, str]
-    gpu: bool = False
+    only_on: str = ""
 
     @property
     def name(self) -> str:
@@ -123,6 +123,14 @@ FAULTS = [
         {"chunked_equals_one_shot": "chunk 1", "shared_blocks": "request 1", "mixed_batch": "request 1"},
     ),
     Fault(dense("LastTileOnlyBackend", faulty.LastTileOnly), {"long_sequences": "the last of 70"}),
+    Fault(
+        dense("LeavesThePrefixToOthersBackend", builder=faulty.LeavesThePrefixToOthers),
+        {"shared_blocks": "with a common prefix of 8: request 1"},
+    ),
+    Fault(
+        dense("PowersOfTwoOnlyBackend", faulty.PowersOfTwoOnly),
+        {"head_sizes": "with heads of 48 numbers: request 0"},
+    ),
     Fault(dense("HalfPrecisionBackend", faulty.HalfPrecision), {"prefill_of_any_length": "is allowed"}),
     Fault(
         swap("ForgetsScales", PagedTorchBackend, faulty.ForgetsScalesWhenReading), {"fp8_cache": "request 0"}
@@ -145,6 +153,6 @@ FAULTS = [
     Fault(
         swap("CopiesForTheGraphBackend", TritonAttentionBackend, builder=faulty.CopiesForTheGraph),
         {"cuda_graph": "by a CUDA graph"},
-        gpu=True,
+        only_on="gpu",
     ),
 ]

@@ -173,6 +173,14 @@ class DecodesWhenTheFirstDoes(DenseTorchMetadataBuilder):
         return made
 
 
+class LeavesThePrefixToOthers(DenseTorchMetadataBuilder):
+    """Takes the common prefix off, for a cascade that nobody computes."""
+
+    def build(self, common_prefix_len, common_attn_metadata, fast_build=False):
+        made = super().build(common_prefix_len, common_attn_metadata, fast_build)
+        return replace(made, slots=[slots[common_prefix_len:] for slots in made.slots])
+
+
 # Writing the cache
 
 
@@ -294,6 +302,55 @@ class EmptyCrashes(DenseTorchImpl):
         return super().attend(query, key, value, causal)
 
 
+class EmptyIsSkipped(DenseTorchImpl):
+    """Goes on to the next request, and leaves in the output what was there."""
+
+    def forward(self, layer, query, key, value, kv_cache, attn_metadata, output):
+        kept = output.clone()
+        super().forward(layer, query, key, value, kv_cache, attn_metadata, output)
+        for request, slots in enumerate(attn_metadata.slots):
+            if len(slots) == 0:
+                tokens = slice(*attn_metadata.query_start_loc[request : request + 2])
+                output[tokens] = kept[tokens]
+        return output
+
+
+class Unwritten(AttentionBackend):
+    """The stubs that a learner starts with."""
+
+    supported_dtypes: ClassVar[list[torch.dtype]] = [torch.float32]
+
+    @staticmethod
+    def get_name():
+        raise NotImplementedError
+
+    @staticmethod
+    def get_impl_cls():
+        raise NotImplementedError
+
+    @staticmethod
+    def get_builder_cls():
+        raise NotImplementedError
+
+    @staticmethod
+    def get_kv_cache_shape(num_blocks, block_size, num_kv_heads, head_size, cache_dtype_str="auto"):
+        raise NotImplementedError
+
+
+class SaysNothingIsSupported(DenseTorchImpl):
+    """Refuses every layer, as if it were an option."""
+
+    def __init__(self, *args, **kwargs):
+        raise NotImplementedError("no layer is supported")
+
+
+class ReturnsInsteadOfWriting(DenseTorchImpl):
+    """Makes an output of its own; the layer's stays as it was."""
+
+    def forward(self, layer, query, key, value, kv_cache, attn_metadata, output):
+        return super().forward(layer, query, key, value, kv_cache, attn_metadata, torch.zeros_like(output))
+
+
 class OwnScale(DenseTorchImpl):
     def __init__(self, num_heads, head_size, scale, *args, **kwargs):
         super().__init__(num_heads, head_size, head_size**-0.5, *args, **kwargs)
@@ -331,6 +388,16 @@ class LastTileOnly(DenseTorchImpl):
     def attend(self, query, key, value, causal):
         if len(query) == 1:
             key, value = key[-64:], value[-64:]
+        return super().attend(query, key, value, causal)
+
+
+class PowersOfTwoOnly(DenseTorchImpl):
+    """Multiplies as many numbers of a head as the largest power of two in it."""
+
+    def attend(self, query, key, value, causal):
+        size = 1 << (query.shape[-1].bit_length() - 1)
+        query, key = query.clone(), key.clone()
+        query[..., size:] = 0
         return super().attend(query, key, value, causal)
 
 

@@ -5,6 +5,7 @@ import torch
 
 from kernels.backends import AttentionBackendEnum, conformance, get_device_capability
 from kernels.backends.dense_torch import DenseTorchBackend
+from tests.kernels.backends import faulty
 from tests.kernels.backends.faults import FAULTS
 from tests.kernels.backends.faulty import Attends, TorchMLA, dense
 
@@ -66,9 +67,14 @@ def test_right_backends_written_otherwise_conform(device):
 
 @pytest.mark.parametrize(
     "fault",
-    [pytest.param(fault, id=fault.name, marks=[pytest.mark.gpu] if fault.gpu else []) for fault in FAULTS],
+    [
+        pytest.param(fault, id=fault.name, marks=[pytest.mark.gpu] if fault.only_on == "gpu" else [])
+        for fault in FAULTS
+    ],
 )
 def test_a_fault_is_noticed_and_named(fault, device):
+    if fault.only_on == "cpu":
+        device = torch.device("cpu")
     for result in conformance.run(fault.backend, device=device, checks=list(fault.notices)):
         assert result.passed is False, result.name
         assert fault.notices[result.name] in result.message, result.name
@@ -77,6 +83,18 @@ def test_a_fault_is_noticed_and_named(fault, device):
 def test_every_check_fails_for_some_fault():
     noticed = {name for fault in FAULTS for name in fault.notices}
     assert noticed == set(conformance.CHECKS)
+
+
+@pytest.mark.parametrize(
+    "backend", [faulty.Unwritten, dense("NothingIsSupported", faulty.SaysNothingIsSupported)]
+)
+def test_what_is_not_written_is_not_left_out(backend, device):
+    """A stub raises NotImplementedError, and so does an impl that lacks an option: only options may be left out."""
+    results = conformance.run(backend, device=device)
+    about_itself = set() if backend is faulty.Unwritten else {"description", "cache_shape"}
+    assert {result.name for result in results if result.passed} == about_itself
+    assert {result.name for result in results if result.passed is None} <= conformance.OPTIONAL
+    assert all("NotImplementedError" in result.message for result in results if result.passed is False)
 
 
 def test_the_message_says_where_and_by_how_much(device):
@@ -89,6 +107,12 @@ def test_the_message_says_where_and_by_how_much(device):
         "is allowed)",
     ):
         assert words in result.message
+    assert "nobody wrote" not in result.message
+    (result,) = conformance.run(fault.backend, device=device, checks=["write_before_read"])
+    assert "got nan" in result.message
+    assert result.message.endswith(
+        "; NaN is what a slot holds that nobody wrote, so such a slot was read, or the output never written"
+    )
 
 
 def test_the_table_is_for_a_person(device):

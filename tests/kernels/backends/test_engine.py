@@ -204,6 +204,11 @@ class TestTheLoop:
         with pytest.raises(ValueError, match=message):
             self.engine().add_request(prompt, max_new_tokens)
 
+    @pytest.mark.parametrize("name", ["max_num_batched_tokens", "max_num_seqs"])
+    def test_a_loop_that_could_never_run_is_refused(self, name):
+        with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
+            self.engine(**{name: 0})
+
     def test_blocks_that_the_backend_does_not_take_are_refused(self):
         model = TinyModel(ORDINARY, DenseTorchBackend, device="cpu")
         model.attn_backend = AttentionBackendEnum.HOPPER_ATTN.get_class()

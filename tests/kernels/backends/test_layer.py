@@ -90,6 +90,14 @@ def test_heads_may_have_a_dimension_of_their_own():
     assert torch.equal(flat, split)
 
 
+def test_a_step_of_no_tokens():
+    attn, tensors, context, _ = one_step(DenseTorchBackend)
+    common = StepTensors(2, 8, 2, 4, CPU).fill([], [], [])
+    metadata = attn.attn_backend.get_builder_cls()(attn.get_kv_cache_spec(4), [NAME], CPU).build(0, common)
+    with set_forward_context({NAME: metadata}, context[1], slot_mapping={NAME: common.slot_mapping}):
+        assert attn(*(tensor[:0] for tensor in tensors)).shape == (0, 32)
+
+
 def test_another_shape_is_refused():
     attn, (query, key, value), *_ = one_step(DenseTorchBackend)
     with pytest.raises(
