@@ -88,7 +88,9 @@ def read(answer: Answer, case: Case) -> Output:
         )
     if part == ROLES:
         return {"methods": sorted(words(f"{part}[{name!r}]", given[name], METHODS))}
-    place = text(f"{part}[{name!r}]", given[name], '"file:line", the path as short as you like').replace(" ", "")
+    place = text(f"{part}[{name!r}]", given[name], '"file:line", the path as short as you like').replace(
+        " ", ""
+    )
     objection = vllm_index.objection(place, BASES[name])
     return {"place": place if objection else BASES[name], "objection": objection}
 

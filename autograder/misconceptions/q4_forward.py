@@ -48,8 +48,8 @@ MISCONCEPTIONS = (
     ),
     Misconception(
         "positions-as-argument",
-        "the positions are taken to go to the attention layer. The model rotates query and key by them before the call "
-        "(llama.py:230), and the layer never sees them.",
+        "the positions are taken to go to the attention layer. The model rotates query and key by them before the call, in "
+        "rotary_emb (models/llama.py:230), and the layer never sees them.",
         {"q4_passed": _PASSED | {"positions"}},
     ),
     Misconception(

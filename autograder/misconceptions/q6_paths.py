@@ -24,8 +24,8 @@ MISCONCEPTIONS = (
     Misconception(
         "forward-writes",
         "the write is looked for in FlashAttentionImpl.forward, where the question as it is commonly asked sends you. At "
-        "0.22.1 it is not there: forward_includes_kv_cache_update is False (flash_attn.py:96), so the layer has the write "
-        "done before, by another operator.",
+        "0.22.1 it is not there: forward_includes_kv_cache_update (backends/flash_attn.py:96) is False, so the layer has the "
+        "write done before, by another operator.",
         {"q6_write": [*_READ[:3], _WRITE[3]]},
     ),
     Misconception(
@@ -102,8 +102,8 @@ MISCONCEPTIONS = (
     ),
     Misconception(
         "block-table-by-itself",
-        "the block table is taken for an argument of its own. It arrives inside of another one, and forward takes it out "
-        "(flash_attn.py:763).",
+        "the block table is taken for an argument of its own. It arrives inside of another one, and forward takes it out as "
+        "attn_metadata.block_table (backends/flash_attn.py:763).",
         {"q6_arguments": _ARGUMENTS | {"block_table": "block_table"}},
     ),
     Misconception(

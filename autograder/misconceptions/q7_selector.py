@@ -86,7 +86,7 @@ MISCONCEPTIONS = (
     Misconception(
         "window-is-an-input",
         "the sliding window is counted among the inputs. It is no field of AttentionSelectorConfig: the impl gets it "
-        "afterwards, from the layer (attention.py:379).",
+        "afterwards from the layer, as sliding_window (layers/attention/attention.py:379).",
         {"q7_inputs": _INPUTS | {"sliding_window"}},
     ),
     Misconception(
@@ -109,8 +109,8 @@ MISCONCEPTIONS = (
     ),
     Misconception(
         "environment-variable",
-        "the environment variable of older releases is named. At 0.22.1 it is unknown: vLLM logs one warning that the "
-        "variable is unknown (envs.py:2057) and starts with its default.",
+        "the environment variable of older releases is named. At 0.22.1 validate_environ (vllm/envs.py:2051) logs one warning "
+        "that the variable is unknown, and vLLM starts with its default.",
         {"q7_override": "VLLM_ATTENTION_BACKEND=TRITON_ATTN"},
     ),
     Misconception(
@@ -130,8 +130,8 @@ MISCONCEPTIONS = (
     ),
     Misconception(
         "falls-back",
-        "vLLM is expected to go on to the next backend when the one that the user names refuses. It stops instead "
-        "(cuda.py:313): whoever named it is to know.",
+        "vLLM is expected to go on to the next backend when the one that the user names refuses. It stops instead, with a "
+        "ValueError (platforms/cuda.py:313): whoever named it is to know.",
         {"q7_predict": _falls_back},
     ),
     Misconception(
@@ -146,12 +146,14 @@ MISCONCEPTIONS = (
     ),
     Misconception(
         "auto-is-a-backend",
-        '"auto" is taken for the name of a backend. It is the same as naming none (config/attention.py:100).',
+        '"auto" is taken for the name of a backend. It is the same as naming none: validate_backend_before '
+        "(config/attention.py:93).",
         {"q7_predict": _takes_auto_for_a_name},
     ),
     Misconception(
         "capital-letters-only",
-        "a backend in small letters is taken for an unknown one. vLLM makes them capitals (config/attention.py:102).",
+        "a backend in small letters is taken for an unknown one. vLLM makes them capitals in "
+        "validate_backend_before (config/attention.py:93).",
         {"q7_predict": _knows_capital_letters_only},
     ),
     Misconception(
