@@ -84,30 +84,28 @@ USUAL: dict[str, Any] = {
 }
 
 # Question 7's ten: the fields of a deployment, what the model has besides, and what the user asked for.
-CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    name: {**USUAL, **changes}
-    for name, changes in {
-        "hopper-plain": {},
-        "hopper-flag": {"attention_backend": "TRITON_ATTN"},
-        "hopper-environment": {"environment": {"VLLM_ATTENTION_BACKEND": "TRITON_ATTN"}},
-        "hopper-auto": {"attention_backend": "auto", "kv_cache_dtype": "fp8"},
-        "hopper-mla-flag": {"head_size": 576, "use_mla": True, "attention_backend": "FLASH_ATTN"},
-        "blackwell-plain": {"capability": (10, 0)},
-        "blackwell-both": {
-            "capability": (10, 0),
-            "attention_backend": "triton_attn",
-            "environment": {"VLLM_ATTENTION_BACKEND": "FLASH_ATTN"},
-        },
-        "ada-window": {"capability": (8, 9), "sliding_window": 4096},
-        "ampere-sinks": {"capability": (8, 0), "head_size": 64, "has_sink": True, "sliding_window": 128},
-        "turing-flag": {
-            "capability": (7, 5),
-            "dtype": "float16",
-            "head_size": 64,
-            "attention_backend": "FLASH_ATTN",
-        },
-    }.items()
+_CHANGES: dict[str, dict[str, Any]] = {
+    "hopper-plain": {},
+    "hopper-flag": {"attention_backend": "TRITON_ATTN"},
+    "hopper-environment": {"environment": {"VLLM_ATTENTION_BACKEND": "TRITON_ATTN"}},
+    "hopper-auto": {"attention_backend": "auto", "kv_cache_dtype": "fp8"},
+    "hopper-mla-flag": {"head_size": 576, "use_mla": True, "attention_backend": "FLASH_ATTN"},
+    "blackwell-plain": {"capability": (10, 0)},
+    "blackwell-both": {
+        "capability": (10, 0),
+        "attention_backend": "triton_attn",
+        "environment": {"VLLM_ATTENTION_BACKEND": "FLASH_ATTN"},
+    },
+    "ada-window": {"capability": (8, 9), "sliding_window": 4096},
+    "ampere-sinks": {"capability": (8, 0), "head_size": 64, "has_sink": True, "sliding_window": 128},
+    "turing-flag": {
+        "capability": (7, 5),
+        "dtype": "float16",
+        "head_size": 64,
+        "attention_backend": "FLASH_ATTN",
+    },
 }
+CONFIGURATIONS = {name: {**USUAL, **changes} for name, changes in _CHANGES.items()}
 
 
 def deployment_of(configuration: Mapping[str, Any]) -> Deployment:

@@ -8,6 +8,8 @@ A model's attention on one side, whoever runs it on the other: in vLLM these are
 `vllm/v1/worker/gpu_model_runner.py:415` (`GPUModelRunner`). Neither knows what the other does.
 """
 
+from typing import Any
+
 import torch
 
 import kernels
@@ -62,6 +64,7 @@ def run_step(model: torch.nn.Module, with_slots: bool = True) -> torch.Tensor:
     common = common_metadata()
     layers = attention_layers(model)
     attn_metadata = {}
+    layer: Any
     for name, layer in layers.items():
         backend = layer.get_attn_backend()
         shape = backend.get_kv_cache_shape(NUM_BLOCKS, BLOCK_SIZE, NUM_KV_HEADS, HEAD_SIZE)

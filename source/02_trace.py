@@ -720,8 +720,8 @@ walk(plain)
 
 # %% q7-environment-remark [markdown]
 # The environment variable `VLLM_ATTENTION_BACKEND` is gone. It is in no file of the release; older releases read it, and so do
-# many texts, scripts and Dockerfiles. What happens to those who still set it? Every variable that vLLM knows stands in `vllm/envs.py`, and
-# of those that begin with `VLLM_` and do not, it says so: `vllm/envs.py:2057`
+# many texts, scripts and Dockerfiles. What happens to those who still set it? Every variable that vLLM knows stands in
+# `vllm/envs.py`. For one that begins with `VLLM_` and does not stand there it logs `vllm/envs.py:2057`
 # (`Unknown vLLM environment variable detected`), one warning among the hundreds of lines of a starting server. Then it
 # picks its default. Only with `vllm/engine/arg_utils.py:714` (`fail_on_environ_validation`) does it refuse to start.
 #

@@ -52,7 +52,18 @@ def test_the_points_of_a_cell_are_its_checks_cases() -> None:
     assert checked(LESSON) == GRADE_IDS
 
 
-@pytest.mark.slow
+def test_the_whole_lesson_runs_in_a_worker_and_looks_suspicious_to_nobody() -> None:
+    """With all that it shows between the answers: traces, passages, tables."""
+    if (reason := why_unavailable()) is not None:
+        pytest.skip(reason)
+    with Judge(LESSON, Limits(memory=2 * 2**30, call=10), seed=7) as whole:
+        judged = whole.judge(nbformat.writes(LESSON).encode())
+    assert judged.score == sum(POINTS.values())
+    assert {name: error for name, (_, error) in judged.cells.items() if error} == {}
+    assert judged.workers_started == 1
+    assert judged.flags == ()
+
+
 def test_right_answers_get_every_point_and_each_mistake_its_name(judge: Judge) -> None:
     named: set[tuple[str, str]] = set()
     for sample in samples(GRADE_IDS):
