@@ -120,7 +120,7 @@ step
 # So the metadata goes around the model. Take the context away, and the layer says what it misses:
 
 # %% q4-outside
-tokens = torch.randn(2, one_step.HIDDEN_SIZE, device=kernels.device())
+tokens = torch.randn(2, model.qkv_proj.in_features, device=kernels.device())
 print("You predicted:", prediction_metadata)
 try:
     model(tokens)
