@@ -454,8 +454,15 @@ print("it calls " + ", ".join(name.partition(":")[2] for name in forward.calls))
 # Predict: which of these functions writes this step's keys into the cache?
 prediction_write = None
 
+# %% q6-who-gets-slots
+print("You predicted:", prediction_write)
+for name in forward.calls:
+    for symbol in vllm_index.find(name):
+        gets = [address for address in ("slot_mapping", "block_table") if address in symbol.parameters]
+        print(f"{symbol.qualname} gets {' and '.join(gets) or 'neither'}")
+
 # %% q6-out-of-date [markdown]
-# None of them. At 0.22.1 line 592 is the class, `forward` begins at
+# None of them: to write, a function must be told the slots. At 0.22.1 line 592 is the class, `forward` begins at
 # `backends/flash_attn.py:667` (`FlashAttentionImpl.forward`), and there is no slot mapping in it from its first line to its
 # last. The block table is there: `backends/flash_attn.py:763` (`block_table = attn_metadata.block_table`).
 #

@@ -34,13 +34,13 @@ def is_blank(value: Any) -> bool:
     return type(value) in _COLLECTIONS and all(map(is_blank, value))
 
 
-def unanswered(check: str, parts: dict[str, Any]) -> str | None:
-    """The sentence for an answer none of whose parts says anything."""
+def unanswered(parts: dict[str, Any]) -> str | None:
+    """The sentence for an answer none of whose parts says anything; None for any other."""
     if not all(map(is_blank, parts.values())):
         return None
     names = list(parts)
     listed = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
-    return f"{check} is not answered yet: fill in {listed}"
+    return f"this is not answered yet: fill in {listed}"
 
 
 def text(name: str, value: Any, expected: str) -> str:

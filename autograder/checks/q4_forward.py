@@ -74,7 +74,7 @@ def cases(suite: Suite) -> list[Case]:
 
 
 def validate(answer: Answer) -> str | None:
-    return unanswered("q4_forward", dict(answer))
+    return unanswered(dict(answer))
 
 
 def read(answer: Answer, case: Case) -> Output:

@@ -67,7 +67,7 @@ def cases(suite: Suite) -> list[Case]:
 
 
 def validate(answer: Answer) -> str | None:
-    if said := unanswered("q5_classes", dict(answer)):
+    if said := unanswered(dict(answer)):
         return said
     for part, values in ((ROLES, "its methods"), (LINES, '"file:line"')):
         if type(answer[part]) is not dict:

@@ -56,7 +56,7 @@ def cases(suite: Suite) -> list[Case]:
 
 
 def validate(answer: Answer) -> str | None:
-    return unanswered("q6_paths", dict(answer))
+    return unanswered(dict(answer))
 
 
 def read(answer: Answer, case: Case) -> Output:

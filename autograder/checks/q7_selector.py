@@ -104,7 +104,7 @@ def validate(answer: Answer) -> str | None:
     others = {part: answer[part] for part in (INPUTS_PART, OVERRIDE)}
     predict = answer[PREDICT]
     if all(map(is_blank, others.values())) and (is_blank(predict) or _is_stub(predict)):
-        return unanswered("q7_selector", dict.fromkeys(PARTS))
+        return unanswered(dict.fromkeys(PARTS))
     if not callable(predict) and type(predict) is not dict and not is_blank(predict):
         return (
             f"{PREDICT}: expected a function of a configuration, or a dict with the ten, got {kind(predict)}"

@@ -42,7 +42,7 @@ def cases(suite: Suite) -> list[Case]:
 
 
 def validate(answer: Answer) -> str | None:
-    if said := unanswered("self_path", {ANSWER: answer[ANSWER]}):
+    if said := unanswered({ANSWER: answer[ANSWER]}):
         return said
     given = answer[ANSWER]
     if type(given) not in (list, tuple, set, frozenset):

@@ -81,8 +81,8 @@ def test_a_missing_class_costs_its_own_points_only() -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (({}, {}), "q5_classes is not answered yet"),
-        (({key: set() for key in ROLES}, dict.fromkeys(LINES, "")), "q5_classes is not answered yet: fill in q5_roles and q5_lines"),
+        (({}, {}), "this is not answered yet"),
+        (({key: set() for key in ROLES}, dict.fromkeys(LINES, "")), "this is not answered yet: fill in q5_roles and q5_lines"),
         (([], LINES), "q5_roles: expected a dict from class to its methods, got a list"),
         ((ROLES, "backend.py:55"), 'q5_lines: expected a dict from class to "file:line", got a str'),
         (({1: {"forward"}}, {}), "one of its keys is no text"),

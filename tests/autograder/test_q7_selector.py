@@ -160,7 +160,7 @@ def test_the_stub_earns_nothing_and_each_part_earns_its_own(capsys: pytest.Captu
     for predict in (stub, None, {}):
         with pytest.raises(
             CheckFailed,
-            match="q7_selector is not answered yet: fill in q7_inputs, q7_predict and q7_override",
+            match="this is not answered yet: fill in q7_inputs, q7_predict and q7_override",
         ):
             check("q7_selector", (set(), predict, ""))
     with pytest.raises(

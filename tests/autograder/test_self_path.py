@@ -64,9 +64,9 @@ def test_every_edge_that_one_can_think_of_is_no_answer() -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        ([], "self_path is not answered yet: fill in q_path"),
-        ([("", "")], "self_path is not answered yet"),
-        (None, "self_path is not answered yet"),
+        ([], "this is not answered yet: fill in q_path"),
+        ([("", "")], "this is not answered yet"),
+        (None, "this is not answered yet"),
         ({"a": "b"}, "expected a list of edges (caller, callee)"),
         ("attention.py", "got a str"),
         (lambda: TRUTH, "got a function"),

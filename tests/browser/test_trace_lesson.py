@@ -56,4 +56,19 @@ def test_lesson_2_runs_with_every_answer_and_can_be_read(
         assert notebook.output(name).inner_text().strip()
         screenshot(notebook.page, f"lesson-2-{name}")
     assert notebook.overflowing() == []
+    # As the question goes around: the write looked for in forward.
+    right = answers.solutions["q6-paths-code"]
+    wrong = right.replace("unified_kv_cache_update", "unified_attention_with_output")
+    notebook.type(
+        "q6-paths-code", wrong.replace("FlashAttentionImpl.do_kv_cache_update", "FlashAttentionImpl.forward")
+    )
+    assert notebook.run("q6-paths-code").errors == []
+    assert notebook.run("q6-paths").text.startswith("✗ q6_paths: q6_write: FlashAttentionImpl.forward")
+    assert answers.message("q6_paths", "forward-writes") in " ".join(notebook.shown_text("q6-paths").split())
+    screenshot(notebook.page, "lesson-2-wrong-answer")
+    notebook.type("q5-classes-code", answers.stubs["q5-classes-code"])
+    notebook.run("q5-classes-code")
+    notebook.run("q5-classes")
+    assert notebook.shown_text("q5-classes").startswith("✗ q5_classes: this is not answered yet")
+    screenshot(notebook.page, "lesson-2-unanswered")
     notebook.page.close()
