@@ -65,7 +65,10 @@ from kernels import backends
 print("torch", torch.__version__)
 print("Triton kernels run on:", kernels.describe())
 missing = show("models/llama.py", "LlamaAttention").missing  # the first look brings vLLM's source
-print("vLLM's own source:", missing or vllm_source.cache_folder())
+if missing:
+    print(f"vLLM's own source is not here, and the lesson goes on without it. {missing}")
+else:
+    print("vLLM's own source:", vllm_source.cache_folder())
 
 # %% q4-read [markdown]
 # ## Part 1: Question 4. What the model does not know
@@ -708,7 +711,7 @@ show("platforms/cuda.py", "CudaPlatformBase.get_attn_backend_cls", last=345, mar
 #
 # Line 99 of the selector is where the user's word comes in: `vllm/v1/attention/selector.py:99`
 # (`backend=vllm_config.attention_config.backend`). It is the field
-# `vllm/config/attention.py:17` (`AttentionConfig.backend`). There are three ways to set it, and no other:
+# `vllm/config/attention.py:17` (`AttentionConfig.backend`). Three ways lead there:
 #
 # - on the command line `vllm/engine/arg_utils.py:900` (`"--attention-backend"`);
 # - in Python the argument of the same name, `vllm/engine/arg_utils.py:668` (`EngineArgs.attention_backend`), so
