@@ -15,22 +15,22 @@ from course.vllm_rules import Deployment
 
 # Question 4. The word, and what is meant.
 MODEL = {
-    "query": "this step's queries",
+    "block_table": "which blocks a request has",
+    "cache_layout": "the order of that tensor's dimensions",
+    "head_size": "how long one head is",
+    "kernel": "which function computes attention",
     "key": "this step's keys",
-    "value": "this step's values",
-    "positions": "where in its sequence each of this step's tokens stands",
+    "kv_cache": "the tensor that holds the keys and values of all requests",
     "num_heads": "how many query heads the layer has",
     "num_kv_heads": "how many key/value heads it has",
-    "head_size": "how long one head is",
-    "scale": "the factor on the scores",
-    "sliding_window": "how far back this layer may look",
-    "kv_cache": "the tensor that holds the keys and values of all requests",
-    "cache_layout": "the order of that tensor's dimensions",
-    "block_table": "which blocks a request has",
-    "slot_mapping": "where this step's keys and values go",
-    "seq_lens": "how many tokens each request has",
+    "positions": "where in its sequence each of this step's tokens stands",
+    "query": "this step's queries",
     "query_start_loc": "where each request's queries begin",
-    "kernel": "which function computes attention",
+    "scale": "the factor on the scores",
+    "seq_lens": "how many tokens each request has",
+    "sliding_window": "how far back this layer may look",
+    "slot_mapping": "where this step's keys and values go",
+    "value": "this step's values",
 }
 
 # Question 5. Each is the job of one of the three base classes, or of none of them.

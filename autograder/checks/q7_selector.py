@@ -37,7 +37,7 @@ HINTS = (
     "Otherwise go down vllm_rules.priorities and take the first without refusals, or 'none'.",
 )
 _RIGHT_WAYS = (
-    r"--attention-backend\b",
+    r"(^|\s)--attention-backend(?![\w-])",
     r"\battention_backend\s*=",
     r"^attention_backend$",
     r"--attention-config\b.*\bbackend\b",

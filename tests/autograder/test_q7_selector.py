@@ -113,6 +113,8 @@ def test_every_way_that_works_is_right(said: str) -> None:
         ("VLLM_ATTENTION_BACKEND=FLASHINFER", "is in none of vLLM 0.22.1's files: the server starts with one warning and ignores it"),
         ("export VLLM_ATTENTION_BACKEND=X, or --attention-backend X", "is in none of vLLM 0.22.1's files"),
         ("--attn-backend X", "it is nearly the flag's name"),
+        ("--attention-backends X", "it is nearly the flag's name"),
+        ("--mm-attention-backend X", "is no flag or argument of vLLM 0.22.1"),
         ("--backend X", "is no flag or argument of vLLM 0.22.1 that names a backend"),
         ("--kv-cache-dtype fp8", "is no flag or argument of vLLM 0.22.1 that names a backend"),
         ("", "is empty"),
