@@ -16,7 +16,7 @@ from course.vllm_rules import Deployment
 # Question 4. The word, and what is meant.
 MODEL = {
     "block_table": "which blocks a request has",
-    "cache_layout": "the order of that tensor's dimensions",
+    "cache_layout": "the order of the cache's dimensions",
     "head_size": "how long one head is",
     "kernel": "which function computes attention",
     "key": "this step's keys",
