@@ -11,8 +11,14 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Processes that tests start import the checkout under test too, and find this environment's commands.
 ROOT = Path(__file__).resolve().parents[1]
-for variable, first in (("PYTHONPATH", ROOT), ("PATH", Path(sys.executable).parent)):
+WITHOUT = ROOT / "tests" / "without"  # what takes long to import, and can be done without
+for variable, first in (
+    ("PYTHONPATH", ROOT),
+    ("PYTHONPATH", WITHOUT),
+    ("PATH", Path(sys.executable).parent),
+):
     os.environ[variable] = os.pathsep.join(filter(None, [str(first), os.environ.get(variable)]))
+sys.path.insert(0, str(WITHOUT))
 
 import pytest
 import torch

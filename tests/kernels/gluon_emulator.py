@@ -1,8 +1,9 @@
 """Run a Gluon program on the CPU, threads for its partitions, to test what it computes and that it comes to an end.
 
-Triton has no interpreter for Gluon. This stands in for the part of it that kernels/hopper_prefill_kernel.py and
-hopper_latent_kernel.py use: scalars and tensors are torch tensors, shared memory is too, and layouts are nothing. What can
-go wrong in such a program is kept: barriers have phases and counts (an arrival too many is an error, a wait without end too), the copy engine fills what
+Triton has no interpreter for Gluon. This stands in for the part of it that hopper_prefill_kernel.py and
+hopper_latent_kernel.py use: whole numbers are Python's, tensors are torch's, shared memory is too, and layouts are nothing.
+What can go wrong in such a program is kept: barriers have phases and counts (an arrival too many is an error, a wait without
+end too), the copy engine fills what
 lies outside a tensor with zeros, shared memory starts as NaN, and a product of the tensor cores reads its operands only when
 it is waited for, so that a tile that was given back too early has been overwritten by then.
 """
@@ -21,7 +22,14 @@ _program = threading.local()
 
 
 class Value(torch.Tensor):
-    """A scalar or tensor of a program. As there, nothing changes a value: x += 1 makes another."""
+    """A tensor of a program. As there, nothing changes a value: x += 1 makes another."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, arguments=(), options=None):
+        # What torch.Tensor's own does, without looking for subclasses of this one.
+        with torch._C.DisableTorchFunctionSubclass():
+            result = function(*arguments, **(options or {}))
+            return result.as_subclass(cls) if type(result) is torch.Tensor else result
 
     def __iadd__(self, other):
         return self + other
@@ -33,7 +41,32 @@ class Value(torch.Tensor):
         return self ^ other
 
 
+class Scalar(int):
+    """A whole number of a program. What is computed with it is one too."""
+
+    def to(self, dtype):
+        return self
+
+
+def _as_scalar(name):
+    operation = getattr(int, name)
+
+    def of_scalars(self, other):
+        result = operation(self, other)
+        return result if result is NotImplemented else Scalar(result)
+
+    return of_scalars
+
+
+for _name in ("add", "sub", "mul", "floordiv", "mod", "and", "or", "xor"):
+    for _kind in (f"__{_name}__", f"__r{_name}__"):
+        setattr(Scalar, _kind, _as_scalar(_kind))
+
+
 def value(tensor):
+    """What a program sees of a tensor: of one whole number, the number."""
+    if tensor.dim() == 0 and tensor.dtype in (torch.int32, torch.int64):
+        return Scalar(tensor.item())
     return tensor.as_subclass(Value)
 
 
@@ -51,11 +84,13 @@ class Pointer:
     def to(tensor):
         size = tensor.untyped_storage().nbytes() // tensor.element_size()
         flat = torch.as_strided(tensor, (size,), (1,), 0)
-        return Pointer(flat, value(torch.tensor(tensor.storage_offset())))
+        return Pointer(flat, Scalar(tensor.storage_offset()))
 
 
 def load(pointer, mask=None, other=0):
     offset = pointer.offset
+    if isinstance(offset, int):
+        return value(pointer.storage[offset]) if mask is None or mask else other
     if mask is not None:
         offset = torch.where(torch.as_tensor(mask), offset, 0)
     found = value(pointer.storage[offset])
@@ -64,7 +99,7 @@ def load(pointer, mask=None, other=0):
 
 def store(pointer, new, mask=None):
     new = torch.as_tensor(new, dtype=pointer.storage.dtype)
-    offset, new = torch.broadcast_tensors(pointer.offset, new)
+    offset, new = torch.broadcast_tensors(torch.as_tensor(pointer.offset), new)
     if mask is not None:
         mask = mask.expand(offset.shape)
         offset, new = offset[mask], new[mask]
@@ -175,6 +210,7 @@ class TensorDescriptor:
         assert all(stride * self.base.element_size() % 16 == 0 for stride in self.strides[:-1])
         assert self.base.data_ptr() % 16 == 0
         assert all(size > 0 for size in self.shape)
+        self.tensor = torch.as_strided(self.base, self.shape, self.strides, self.base.storage_offset())
 
     @property
     def dtype(self):
@@ -183,18 +219,17 @@ class TensorDescriptor:
 
 def copy_box(descriptor, coordinates, barrier, shared):
     """What the copy engine does: a box of a tensor, zeros where the box leaves it."""
-    tensor = torch.as_strided(
-        descriptor.base, descriptor.shape, descriptor.strides, descriptor.base.storage_offset()
-    )
-    box = torch.zeros(descriptor.block_shape, dtype=tensor.dtype)
-    inside, target = [], []
+    box = shared.data.view(descriptor.block_shape)
+    inside, target, whole = [], [], True
     for start, size, length in zip(coordinates, descriptor.shape, descriptor.block_shape, strict=True):
-        first, last = max(int(start), 0), min(int(start) + length, size)
-        inside.append(slice(first, max(last, first)))
-        target.append(slice(first - int(start), max(last, first) - int(start)))
+        first, last = max(start, 0), min(start + length, size)
+        inside.append(slice(first, last))
+        target.append(slice(first - start, last - start))
+        whole = whole and last - first == length
+    if not whole:
+        box.zero_()
     if all(piece.stop > piece.start for piece in inside):
-        box[tuple(target)] = tensor[tuple(inside)]
-    shared.data.copy_(box.view(shared.data.shape))
+        box[tuple(target)] = descriptor.tensor[tuple(inside)]
     barrier.update(0, -box.numel() * box.element_size())
 
 
@@ -254,7 +289,7 @@ def to_device(argument):
     """What a kernel sees of an argument of its launch."""
     if isinstance(argument, torch.Tensor):
         return Pointer.to(argument)
-    return value(torch.tensor(argument, dtype=torch.int32)) if isinstance(argument, int) else argument
+    return Scalar(argument) if isinstance(argument, int) else argument
 
 
 class Kernel:
@@ -279,8 +314,19 @@ def jit(function=None, **options):
     return function
 
 
-def _pair(operation):
-    return lambda a, b: operation(torch.as_tensor(a), torch.as_tensor(b))
+def _pair(of_numbers, of_tensors):
+    def of_both(a, b):
+        if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
+            return of_tensors(torch.as_tensor(a), torch.as_tensor(b))
+        return of_numbers(a, b)
+
+    return of_both
+
+
+def where(condition, a, b):
+    if isinstance(condition, torch.Tensor):
+        return torch.where(condition, a, b)
+    return a if condition else b
 
 
 def _gl():
@@ -293,17 +339,17 @@ def _gl():
     module.constexpr = lambda value: value
     module.int32, module.int64, module.float32 = torch.int32, torch.int64, torch.float32
     module.float16, module.bfloat16 = torch.float16, torch.bfloat16
-    module.program_id = lambda axis: value(torch.tensor(_program.index, dtype=torch.int32))
-    module.num_programs = lambda axis: _program.count
+    module.program_id = lambda axis: Scalar(_program.index)
+    module.num_programs = lambda axis: Scalar(_program.count)
     module.static_range = range
     module.arange = lambda start, end, layout: value(torch.arange(start, end, dtype=torch.int32))
     module.zeros = lambda shape, dtype, layout: value(torch.zeros(shape, dtype=dtype))
     module.full = lambda shape, fill, dtype, layout: value(torch.full(shape, fill, dtype=dtype))
     module.load, module.store, module.atomic_add = load, store, atomic_add
-    module.minimum, module.maximum = _pair(torch.minimum), _pair(torch.maximum)
+    module.minimum, module.maximum = _pair(min, torch.minimum), _pair(max, torch.maximum)
     module.cdiv = lambda a, b: (a + b - 1) // b
-    module.where = torch.where
-    module.sum = lambda x, axis: x.sum(axis)
+    module.where = where
+    module.sum = lambda x, axis: value(x.sum(axis))
     module.max = lambda x, axis: x.amax(axis)
     module.exp2, module.log2 = torch.exp2, torch.log2
     module.expand_dims = lambda x, axis: x.unsqueeze(axis)

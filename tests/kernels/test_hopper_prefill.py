@@ -58,12 +58,11 @@ RAGGED = (
     (150, 401),
 )
 SIZES = [
-    *((32, 8, 128, block_size) for block_size in (8, 16, 32, 64, 128, 256)),
+    *((8, 2, 128, block_size) for block_size in (8, 16, 32, 64, 128, 256)),
     *((4, 2, head_size, 16) for head_size in (8, 64, 72, 80, 96, 112, 192, 256)),
-    *(
-        (num_heads, num_kv_heads, 128, 16)
-        for num_heads, num_kv_heads in ((8, 8), (14, 2), (9, 3), (16, 1), (71, 1))
-    ),
+    *((num_heads, num_kv_heads, 128, 16) for num_heads, num_kv_heads in ((8, 8), (14, 2), (9, 3), (16, 1))),
+    # Many tiles: on a GPU. In the emulator 71 heads are in test_batches, and 4 queries a kv head above.
+    *(pytest.param(sizes, marks=pytest.mark.gpu) for sizes in ((71, 1, 128, 16), (32, 8, 128, 16))),
 ]
 OPTIONS = [
     {"causal": False},
@@ -175,7 +174,7 @@ def three_warpgroups(num_small=0):
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(
-    "sizes", [(32, 8, 128, 16), (8, 8, 128, 64), (7, 1, 128, 16), (8, 1, 64, 32), (4, 2, 96, 16)], ids=str
+    "sizes", [(8, 2, 128, 16), (8, 8, 128, 64), (7, 1, 128, 16), (8, 1, 64, 32), (4, 2, 96, 16)], ids=str
 )
 def test_three_warpgroups(sizes, causal, machine, monkeypatch):
     monkeypatch.setattr(hopper_prefill, "_cut", three_warpgroups())
