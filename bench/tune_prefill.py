@@ -3,16 +3,7 @@
 `kernels.prefill._choose_tile` has one choice for each head size and dtype. This prints the time of others beside it, each
 with its error, so that the choice is a measured one. Compile first what costs nothing to know: registers and spills.
 
-What is known (sm_90, Triton 3.6.0, bf16, 32/8 heads, head size 128, block size 16):
-    kernel before, its result in results/h200.json        264 TFLOP/s at 1 x 8k, 184 at 1 x 2k, 273 at 4 x 4k
-    kernel now, (128, 64, 8, 3), compiled                 236 registers, no spills, 115 KB of shared memory; in the machine
-                                                          code the product for the next tile lies between the exponentials
-    kernel now, predicted                                 370 to 430 at 1 x 8k. A tile of 128 x 64 takes the matrix units
-                                                          1024 cycles and the softmax about 900. One after the other that
-                                                          is 53% of the peak; with half of the product beside the
-                                                          softmax 73%, of which barriers and waits take their part.
-    kernel now, measured                                  not yet
-    (128, 128, 8, *), compiled                            spills: the scores of two tiles do not fit the registers
+What was found is in bench/results/tuning-h100.md.
 """
 
 import argparse

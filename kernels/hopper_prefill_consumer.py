@@ -342,8 +342,9 @@ def _attend(
         sink = gl.load(sinks_ptr + head) * LOG2_E
         larger = gl.maximum(row_max, sink)
         total = row_sum * gl.exp2(row_max - larger) + gl.exp2(sink - larger)
-        finish = gl.exp2(row_max - larger) / total
-        lse = larger + gl.log2(total)
+        # A sink of minus infinity counts nothing, and a row may have seen nothing else.
+        finish = gl.where(total > 0, gl.exp2(row_max - larger) / total, 0.0)
+        lse = gl.where(total > 0, larger + gl.log2(total), float("-inf"))
     if C.RETURN_LSE:
         lse_at = (token + row // PACK).to(gl.int64) * C.NUM_HEADS + head
         gl.store(lse_ptr + lse_at, lse * LN_2, mask=row // PACK < num_tokens)

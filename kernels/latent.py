@@ -25,7 +25,7 @@ from kernels.options import Scale, split_scale
 from kernels.paging import load_tile
 from kernels.schedule import choose_num_splits
 from kernels.softmax import LOG2_E, finish_softmax, start_softmax, update_softmax
-from kernels.tiers import HOPPER_LATENT_IS_PROVEN
+from kernels.tiers import choose_latent_tier
 
 __all__ = ["latent_decode"]
 
@@ -202,7 +202,7 @@ def latent_decode(
     scale: what scores are multiplied with: the heads' own size before absorption ** -0.5, 192 ** -0.5 say.
     kv_scale: what the cache's numbers are to be multiplied with: a number or a float32 tensor of one element. Positive.
     tier: "triton" for this file's kernel, "hopper" for hopper_latent.py's; None takes hopper's where there is no
-        `hopper_latent.objection` and heads are many, once it is proven (tiers.py).
+        `hopper_latent.objection` and heads are not few (tiers.py).
     out: where to write the output, [num_reqs, num_heads, kv_lora_rank] in query's dtype; made when None.
 
     Returns the output and, with `return_lse`, the natural logarithm of the sum of exponentials [num_reqs, num_heads]
@@ -218,16 +218,17 @@ def latent_decode(
     if num_reqs == 0:
         return (out, lse) if return_lse else out
 
-    objection = hopper_latent.objection(
-        query, latent_cache, scale, kv_lora_rank=kv_lora_rank, kv_scale=kv_scale
-    )
-    if tier is None:
-        # The Hopper program multiplies for 64 heads, however many there are.
-        wanted = HOPPER_LATENT_IS_PROVEN and num_heads > 32
-        tier = "hopper" if wanted and objection is None else "triton"
-    if tier not in ("hopper", "triton"):
+    if tier not in ("hopper", "triton", None):
         raise ValueError(f'tier: expected "hopper", "triton" or None, got {tier!r}')
-    if tier == "hopper" and objection is not None:
+    if tier is None:
+        tier = choose_latent_tier(
+            query, latent_cache, scale, kv_lora_rank=kv_lora_rank, kv_scale=kv_scale
+        ).tier
+    elif tier == "hopper" and (
+        objection := hopper_latent.objection(
+            query, latent_cache, scale, kv_lora_rank=kv_lora_rank, kv_scale=kv_scale
+        )
+    ):
         raise ValueError(f"tier: hopper cannot serve these arguments: {objection}")
     if tier == "hopper":
         hopper_latent.launch_latent_decode(query, latent_cache, block_table, seq_lens, scale, out, lse)

@@ -17,8 +17,8 @@ __all__ = ["Choice", "explain", "explain_decode"]
 # Requests times kv heads from which on decode's Triton tier was measured to be as fast as the Hopper program or faster:
 # so many sequences keep every multiprocessor busy, however long each is.
 MANY_SEQUENCES = 2048
-# True once tests/kernels/test_hopper_latent.py has passed on a Hopper GPU: an emulation and a compiler are not one.
-HOPPER_LATENT_IS_PROVEN = False
+# Heads from which on latent decode's Hopper program was measured to be faster: it multiplies for 64, however few there are.
+FEW_LATENT_HEADS = 16
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,26 @@ def choose_decode_tier(
         )
     return Choice(
         "hopper", "the GPU is of the Hopper generation, and its program cuts the batch into equal shares"
+    )
+
+
+def choose_latent_tier(
+    query: torch.Tensor, latent_cache: torch.Tensor, scale: float, *, kv_lora_rank: int, kv_scale: Scale
+) -> Choice:
+    """The tier for a `latent_decode` with these arguments. The figures are in bench/results/latent-experiments.md."""
+    if runtime.INTERPRET:
+        return Choice("interpreter", f"kernels run on: {runtime.describe()}")
+    from kernels import hopper_latent
+
+    objection = hopper_latent.objection(
+        query, latent_cache, scale, kv_lora_rank=kv_lora_rank, kv_scale=kv_scale
+    )
+    if objection:
+        return Choice("triton", f"of the Hopper kernel: {objection}")
+    if query.shape[1] < FEW_LATENT_HEADS:
+        return Choice("triton", f"the Hopper kernel multiplies for 64 heads, and there are {query.shape[1]}")
+    return Choice(
+        "hopper", "the GPU is of the Hopper generation, and its program fetches and multiplies at once"
     )
 
 

@@ -31,7 +31,11 @@ def test_a_launch_is_one_call_of_the_launcher(device):
     first, *_ = launches = [call for call in traced.calls() if call.kind == "launch"]
     assert {call.module.partition(".")[0] for call in launches} == {"kernels"}
     assert first.name == "kernels.decode:_paged_decode_kernel"
-    assert traced.path("_paged_decode_kernel") == ["kernels.decode:paged_decode", first.name]
+    assert traced.path("_paged_decode_kernel") == [
+        "kernels.decode:paged_decode",
+        "kernels.decode:launch_decode",
+        first.name,
+    ]
     assert all(call.calls == [] for call in launches), "what runs inside is Triton's, not a call"
     assert (first.arguments["block_table_ptr"].shape, first.arguments["block_table_ptr"].dtype) == (
         (3, 4),

@@ -196,6 +196,12 @@ def test_large_batches(requests, hopper):
     assert_right(make_batch(Spec(requests, 32, 8, 128, 16), torch.bfloat16, hopper))
 
 
+def test_sinks_of_minus_infinity_count_nothing(machine):
+    """Also for a request that has nothing else to see."""
+    batch = make_batch(Spec(((0, 0), (1, 0), (5, 40), (1, 30)), 8, 2, 128, 16), dtype_of(machine), machine)
+    assert_right(batch, sinks=torch.full((8,), -math.inf, device=machine))
+
+
 @pytest.mark.parametrize("decode_first", [False, True])
 def test_mixed_batches_are_taken_from_both_ends(decode_first, machine):
     """Decode at one end and prefill at the other, as engines order a batch."""

@@ -70,6 +70,9 @@ def test_nothing_is_written_to_standard_error(executed: nbformat.NotebookNode) -
         cell.id: output.text
         for cell in executed.cells
         for output in cell.get("outputs", [])
-        if output.output_type == "stream" and output.name == "stderr"
+        if output.output_type == "stream"
+        and output.name == "stderr"
+        # Said once on a machine, by whoever is the first to ask for vLLM's source.
+        and not output.text.startswith("Fetching vLLM 0.22.1's source")
     }
     assert said == {}

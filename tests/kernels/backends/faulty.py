@@ -499,4 +499,7 @@ class CopiesForTheGraph(TritonAttentionMetadataBuilder):
 
     def build(self, common_prefix_len, common_attn_metadata, fast_build=False):
         made = super().build(common_prefix_len, common_attn_metadata, fast_build)
-        return replace(made, block_table=made.block_table.clone(), seq_lens=made.seq_lens.clone())
+        made = replace(made, block_table=made.block_table.clone(), seq_lens=made.seq_lens.clone())
+        # Kept: a graph that reads memory which is somebody else's by then can lose this process the GPU.
+        self.copies = [*getattr(self, "copies", ()), made]
+        return made
