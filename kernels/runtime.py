@@ -93,7 +93,9 @@ def shared_memory(device: torch.device) -> int:
     """Bytes of shared memory that one program can have on `device`; as many as it likes in the interpreter."""
     if INTERPRET:
         return 1 << 30
-    return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin)
+    properties = torch.cuda.get_device_properties(device)
+    # What a program can ask for is more than what it gets unasked.
+    return int(getattr(properties, "shared_memory_per_block_optin", properties.shared_memory_per_block))
 
 
 @functools.cache
