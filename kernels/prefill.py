@@ -292,7 +292,8 @@ def _paged_prefill_kernel(
     # Tiles at the window's edge, then those that all rows see whole, then those on the diagonal or at the end.
     whole_start = kv_start
     if HAS_WINDOW:
-        whole_start = tl.minimum(tl.maximum(tl.cdiv(full_start, TILE_SIZE) * TILE_SIZE, kv_start), kv_end)
+        whole_start = tl.minimum(tl.cdiv(full_start, TILE_SIZE) * TILE_SIZE, kv_end)
+        whole_start = tl.maximum(whole_start, kv_start)  # kv_end is less where there is nothing to see
         state = _attend(
             state, kv_start, whole_start, query, query_position, seen, strides, visible, scaling,
             HEAD_SIZE, HEAD_SIZE_PADDED, BLOCK_SIZE, TILE_SIZE, 1, True, True, HAS_SOFTCAP, HAS_ALIBI, SCALE_FIRST,

@@ -142,6 +142,7 @@ def drawn(draw):
 )
 @given(case=drawn())
 @example(case=(Spec(((3, 0), (2, 2))), {"causal": False, "sinks": [1.0] * 4}, None, torch.float32))
+@example(case=(Spec(((10, 0),)), {"sliding_window": 1}, None, torch.float32))
 def test_features_together(case, device):
     spec, options, cache_dtype, dtype = case
     options = {
