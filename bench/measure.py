@@ -54,9 +54,8 @@ def measure(
         except Exception as error:  # whatever a peer raises, the others are measured
             skipped[contender.name] = reason(error)
             check_context(contender.name, error)
-    settle_seconds = timing.SETTLE_SECONDS if case.flops > ARITHMETIC_BOUND * case.bytes else 0.0
     with machine.watch_clocks() as clocks:
-        rounds = timing.time_in_turns(captured, report, settle_seconds)
+        rounds = timing.time_in_turns(captured, report, settle_seconds(case))
 
     results = {}
     for contender in contenders:
@@ -83,6 +82,11 @@ def measure(
             contender.name: skipped[contender.name] for contender in contenders if contender.name in skipped
         },
     }
+
+
+def settle_seconds(case: Case) -> float:
+    """How long a contender runs before its turn is timed: where arithmetic is the bound, until the clock has settled."""
+    return timing.SETTLE_SECONDS if case.flops > ARITHMETIC_BOUND * case.bytes else 0.0
 
 
 def compile_only(

@@ -322,7 +322,7 @@ def _choose_tile(
 ) -> tuple[int, int, int, int]:
     """(BLOCK_M, TILE_SIZE, num_warps, NUM_STAGES), from shapes alone: rows for an average request, within what fits.
 
-    bench/tune_prefill.py measures others; results/prefill-experiments.md says what came.
+    bench/tune.py measures others; bench/results/tuning-h100.md says what came.
     """
     if runtime.INTERPRET:
         rows = _fit_rows(average_rows, 64, num_queries_per_kv)
