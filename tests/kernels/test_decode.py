@@ -27,8 +27,8 @@ def cut(monkeypatch, wanted_splits, min_split_size=16, tile_size=16):
     """Let paged_decode make short splits of short sequences."""
     choose = decode.choose_config
 
-    def choose_short(*shapes):
-        return choose(*shapes)._replace(wanted_splits=wanted_splits, min_split_size=min_split_size)
+    def choose_short(*shapes, **more):
+        return choose(*shapes, **more)._replace(wanted_splits=wanted_splits, min_split_size=min_split_size)
 
     monkeypatch.setattr(decode, "choose_config", choose_short)
     monkeypatch.setattr(runtime, "interpreter_tile", lambda *shapes: tile_size)

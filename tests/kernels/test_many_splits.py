@@ -13,7 +13,9 @@ def test_seventy_five_splits(largest, device, monkeypatch):
     """1200 positions in splits of 16. Wherever the largest score is, what was merged before or after it counts less."""
     choose = decode.choose_config
     short = {"wanted_splits": 80, "min_split_size": 16}
-    monkeypatch.setattr(decode, "choose_config", lambda *shapes: choose(*shapes)._replace(**short))
+    monkeypatch.setattr(
+        decode, "choose_config", lambda *shapes, **more: choose(*shapes, **more)._replace(**short)
+    )
     monkeypatch.setattr(runtime, "interpreter_tile", lambda *shapes: 16)
     spec = Spec(((1, 1200), (1, 40)), num_heads=2, num_kv_heads=1, head_size=16)
     batch = make_batch(spec, torch.float32, device, magnitude=0.2)
