@@ -60,7 +60,10 @@ def parts_of(found: Check, answer: Any) -> Answer:
     """The answer's parts by name; a single part may be handed over bare."""
     if len(found.parts) == 1:
         return {found.parts[0]: answer}
-    expected = f'check("{found.name}") takes the {len(found.parts)} functions ({", ".join(found.parts)}), in this order'
+    kind = "functions" if all(map(callable, found.solution.values())) else "answers"
+    expected = (
+        f'check("{found.name}") takes the {len(found.parts)} {kind} ({", ".join(found.parts)}), in this order'
+    )
     if isinstance(answer, Mapping):
         if set(answer) != set(found.parts):
             raise CheckFailed(f"{expected} or by name; got the names {', '.join(map(str, answer))}.")

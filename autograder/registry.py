@@ -109,6 +109,11 @@ _MODULES = {
     "attend": "q2-attend",
     "online_softmax_update": "q3-update",
     "merge_states": "q3-merge",
+    "q4_forward": "q4-forward",
+    "q5_classes": "q5-classes",
+    "q6_paths": "q6-paths",
+    "q7_selector": "q7-selector",
+    "self_path": "self-path",
 }
 
 

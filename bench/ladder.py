@@ -85,6 +85,14 @@ LADDER = (
     ),
     _rung("prefill, Triton tier", "kernels.prefill.paged_prefill", "batch"),
     _rung("prefill, Hopper tier", "kernels.hopper_prefill.paged_prefill_hopper", "batch", hopper_only=True),
+    _rung("latent, Triton tier", "kernels.latent_decode", "latent", keywords={"tier": "triton"}),
+    _rung(
+        "latent, Hopper tier",
+        "kernels.latent_decode",
+        "latent",
+        keywords={"tier": "hopper"},
+        hopper_only=True,
+    ),
     _rung("paged_decode, batch-invariant", "kernels.paged_decode", "decode", keywords=INVARIANT),
     _rung("paged_attention, batch-invariant", "kernels.paged_attention", "batch", keywords=INVARIANT),
 )

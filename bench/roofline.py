@@ -16,6 +16,7 @@ STYLES: dict[str, Any] = {
 def points(result: dict[str, Any]) -> list[dict[str, Any]]:
     """For each case its floor in seconds, its FLOPs a byte, and the time in seconds of ours, the best peer and dense."""
     flop_per_s = result["ceilings"]["matmul_flop_per_s"]
+    bytes_per_s = targets.data_sheet_bytes_per_s(result)
     found = []
     for row in result["cases"]:
         times = {}
@@ -26,7 +27,7 @@ def points(result: dict[str, Any]) -> list[dict[str, Any]]:
         for name, one in row["results"].items():
             if not result["contenders"][name]["paged"]:
                 times["dense"] = one["us"] * 1e-6
-        floor = max(row["bytes"] / targets.DATA_SHEET_BYTES_PER_S, row["flops"] / flop_per_s)
+        floor = max(row["bytes"] / bytes_per_s, row["flops"] / flop_per_s)
         found.append(
             {
                 "case": row["name"],
@@ -63,7 +64,7 @@ def draw(result: dict[str, Any]) -> Any:
     figure = Figure(figsize=(11, 1.6 + 0.27 * len(cases)), layout="constrained")
     shares, roof = figure.subplots(1, 2, width_ratios=[3, 2])
     _draw_shares(shares, cases)
-    _draw_roof(roof, cases, result["ceilings"])
+    _draw_roof(roof, cases, result["ceilings"]["matmul_flop_per_s"], targets.data_sheet_bytes_per_s(result))
     return figure
 
 
@@ -78,18 +79,17 @@ def _draw_shares(axes: Any, cases: list[dict[str, Any]]) -> None:
     axes.set_ylim(len(cases) - 0.4, -0.6)
     axes.set_xlim(0, 1.05)
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower left", framealpha=0.95)
+    axes.legend(loc="upper left", framealpha=0.95)
 
 
-def _draw_roof(axes: Any, cases: list[dict[str, Any]], ceilings: dict[str, float]) -> None:
+def _draw_roof(axes: Any, cases: list[dict[str, Any]], flop_per_s: float, bytes_per_s: float) -> None:
     """FLOPs a second over FLOPs a byte, both on logarithmic scales."""
     axes.set_title("Roofline", loc="left")
-    flop_per_s = ceilings["matmul_flop_per_s"]
-    ridge = flop_per_s / targets.DATA_SHEET_BYTES_PER_S
+    ridge = flop_per_s / bytes_per_s
     left, right = 0.8, 3e4
-    roof = [left * targets.DATA_SHEET_BYTES_PER_S / 1e12, flop_per_s / 1e12, flop_per_s / 1e12]
+    roof = [left * bytes_per_s / 1e12, flop_per_s / 1e12, flop_per_s / 1e12]
     axes.plot([left, ridge, right], roof, color="black", linewidth=1)
-    axes.text(3, 8, "4.8 TB/s, data sheet", fontsize=8)
+    axes.text(3, 8, f"{bytes_per_s / 1e12:.3g} TB/s, data sheet", fontsize=8)
     axes.text(
         right,
         flop_per_s / 1e12 * 1.1,

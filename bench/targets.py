@@ -1,9 +1,10 @@
-"""What the kernels are meant to reach on an H200, and whether a result does."""
+"""What the kernels are meant to reach on a Hopper GPU, and whether a result does."""
 
 from dataclasses import dataclass
 from typing import Any
 
-DATA_SHEET_BYTES_PER_S = 4.8e12
+# What NVIDIA's data sheets say of memory, by a word of the GPU's name.
+DATA_SHEETS = {"H200": 4.8e12, "H100": 3.35e12}
 
 LEAD = 1.05  # times as fast as the best rival
 BANDWIDTH_SHARE = 0.92  # of the data sheet, where there is enough to read
@@ -28,6 +29,13 @@ class Verdict:
         return self.got is not None and self.got >= self.wanted
 
 
+def data_sheet_bytes_per_s(result: dict[str, Any]) -> float:
+    """Bytes a second of the GPU that was measured; one that is not known here counts by what it was seen to read."""
+    gpu = result["environment"].get("gpu", "")
+    known = (bandwidth for word, bandwidth in DATA_SHEETS.items() if word in gpu)
+    return next(known, result["ceilings"].get("read_bytes_per_s", DATA_SHEETS["H200"]))
+
+
 def fastest(row: dict[str, Any], contenders: dict[str, Any], *, ours: bool) -> str | None:
     """The fastest right output of ours, or of the peers that read the paged cache; None where there is none."""
     names = [
@@ -42,11 +50,11 @@ def verdicts(result: dict[str, Any]) -> list[Verdict]:
     """Every target in every case that it is for."""
     found = []
     for row in result["cases"]:
-        found += _verdicts(row, result["contenders"])
+        found += _verdicts(row, result["contenders"], data_sheet_bytes_per_s(result))
     return found
 
 
-def _verdicts(row: dict[str, Any], contenders: dict[str, Any]) -> list[Verdict]:
+def _verdicts(row: dict[str, Any], contenders: dict[str, Any], bytes_per_s: float) -> list[Verdict]:
     name, results = row["name"], row["results"]
     ours = fastest(row, contenders, ours=True)
     rival = fastest(row, contenders, ours=False)
@@ -60,8 +68,9 @@ def _verdicts(row: dict[str, Any], contenders: dict[str, Any]) -> list[Verdict]:
 
     found = [Verdict(name, f"times as fast as {rival or 'the best peer'}", LEAD, lead(ours, rival))]
     if row["kind"] == "decode" and row["kv_bytes"] > LARGE_KV_BYTES:
-        share = results[ours]["tb_per_s"] * 1e12 / DATA_SHEET_BYTES_PER_S if ours else None
-        found.append(Verdict(name, "of the data sheet's 4.8 TB/s", BANDWIDTH_SHARE, share))
+        share = results[ours]["tb_per_s"] * 1e12 / bytes_per_s if ours else None
+        what = f"of the data sheet's {bytes_per_s / 1e12:.3g} TB/s"
+        found.append(Verdict(name, what, BANDWIDTH_SHARE, share))
     if name == "prefill 1 x 8k":
         found.append(
             Verdict(name, "TFLOP/s", PREFILL_8K_TFLOP, results[ours]["tflop_per_s"] if ours else None)

@@ -87,9 +87,15 @@ def extract() -> dict[str, Any]:
     }
 
 
-def judge(deployments: Iterable[Deployment]) -> list[tuple[dict[str, list[str]], str]]:
-    """(reasons by backend, choice) for each deployment, by vLLM's own code in a process of its own."""
-    asked = json.dumps([asdict(deployment) for deployment in deployments])
+def judge(
+    deployments: Iterable[Deployment], named: Iterable[str | None] = ()
+) -> list[tuple[dict[str, list[str]], str]]:
+    """(reasons by backend, choice) for each deployment, by vLLM's own code in a process of its own.
+
+    named: for each deployment the backend that the user asks for by name, or None; by default nobody asks for one.
+    """
+    wishes = itertools.chain(named, itertools.repeat(None))
+    asked = json.dumps([{**asdict(one), "named": wish} for one, wish in zip(deployments, wishes)])  # noqa: B905
     command = [sys.executable, "-m", "course.vllm_extract", "--judge"]
     done = subprocess.run(command, input=asked, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -324,9 +330,9 @@ def _judge(asked: list[dict[str, Any]]) -> list[tuple[dict[str, list[str]], str]
     answers = []
     for fields in asked:
         capability = tuple(fields.pop("capability"))
-        num_heads = fields.pop("num_heads")
+        num_heads, named = fields.pop("num_heads"), fields.pop("named")
         reasons = release.explain(capability, fields, num_heads)
-        answers.append((reasons, release.select(capability, fields, num_heads)))
+        answers.append((reasons, release.select(capability, fields, num_heads, named)))
     return answers
 
 

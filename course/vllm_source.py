@@ -196,7 +196,16 @@ def _download(scratch: Path) -> Path:
     requirements = scratch / "vllm.txt"
     requirements.write_text(f"vllm=={VERSION} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
     # The wheel is read, never run, so it is asked for by name of its platform, whatever machine this is.
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-color",
+        "--disable-pip-version-check",
+        "--no-deps",
+    ]
     command += ["--require-hashes", "--only-binary=:all:", "--platform", "manylinux_2_28_x86_64"]
     command += ["--python-version", "3.12", "--implementation", "cp", "--abi", "abi3"]
     command += ["--dest", str(scratch), "--requirement", str(requirements)]

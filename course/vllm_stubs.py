@@ -282,16 +282,26 @@ class Release:
         return {name: reasons for _, name, reasons in sorted(ranked)}
 
     def select(
-        self, capability: tuple[int, int], fields: dict[str, Any], num_heads: int | None = None
+        self,
+        capability: tuple[int, int],
+        fields: dict[str, Any],
+        num_heads: int | None = None,
+        named: str | None = None,
     ) -> str:
-        """The name that vLLM's `get_attn_backend_cls` arrives at, or "none" when it raises."""
+        """The name that vLLM's `get_attn_backend_cls` arrives at, or "none" when it raises.
+
+        named: the user's --attention-backend, a member's name.
+        """
         fields = fields | {"dtype": getattr(torch, fields["dtype"])}
         invariant = bool(fields.get("use_batch_invariant"))
         self.enter(capability, batch_invariant=invariant, sparse=bool(fields.get("use_sparse")))
         try:
-            path = self.platform.get_attn_backend_cls(None, self.config_type(**fields), num_heads)
+            selected = None if named is None else self.backends[named]
+            path = self.platform.get_attn_backend_cls(selected, self.config_type(**fields), num_heads)
         except ValueError as error:
-            if "No valid attention backend found" not in str(error):
+            if not any(
+                words in str(error) for words in ("No valid attention backend found", "is not valid for")
+            ):
                 raise
             return "none"
         (name,) = (member.name for member in self.backends if member.value == path)

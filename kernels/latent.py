@@ -8,7 +8,8 @@ Work: a program takes BLOCK_H heads of one request and one split of its sequence
 Reads each row once and uses it twice, so that it moves half the bytes of ordinary decode; with more than BLOCK_H heads
 several programs read it, all but the first from the L2 cache. Writes an output and an lse for each head and split.
 Bound: a row of 576 numbers of 2 bytes serves 2 * (576 + 512) * num_heads operations, 30 a byte with 16 heads and 240
-with 128: bandwidth for few heads, the matrix units for many.
+with 128: bandwidth for few heads, the matrix units for many. With many a program fills a multiprocessor, and what it does
+one after the other adds up: scores, softmax, and the part of the next tile's load that nothing hides.
 """
 
 # mypy: allow-untyped-defs
@@ -17,14 +18,46 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels import contract, runtime
+from kernels import contract, hopper_latent, runtime
 from kernels.contract import AttentionResult
 from kernels.merge import launch_merge
 from kernels.options import Scale, split_scale
-from kernels.paging import find_slots, load_tile
+from kernels.paging import load_tile
+from kernels.schedule import choose_num_splits
 from kernels.softmax import LOG2_E, finish_softmax, start_softmax, update_softmax
+from kernels.tiers import HOPPER_LATENT_IS_PROVEN
 
 __all__ = ["latent_decode"]
+
+
+@triton.jit
+def _find_blocks(block_table_row_ptr, tile_start, end, BLOCK_SIZE: tl.constexpr, TILE_SIZE: tl.constexpr):
+    """The block of each position of a tile; one number where blocks hold whole tiles. 0 from `end` on."""
+    if BLOCK_SIZE % TILE_SIZE == 0:
+        position = tile_start
+    else:
+        position = tile_start + tl.arange(0, TILE_SIZE)
+    return tl.load(block_table_row_ptr + position // BLOCK_SIZE, mask=position < end, other=0)
+
+
+@triton.jit
+def _find_rows(
+    cache_ptr,
+    block,
+    tile_start,
+    stride_block,
+    stride_slot,
+    BLOCK_SIZE: tl.constexpr,
+    TILE_SIZE: tl.constexpr,
+):
+    """(pointer, block, offset): a tile's rows for load_tile. Where one block holds them, only the pointer changes."""
+    column = tl.arange(0, TILE_SIZE)
+    block = block.to(tl.int64)  # as in find_slots: a cache can hold more than 2**31 elements
+    if BLOCK_SIZE % TILE_SIZE == 0:
+        first = tl.zeros_like(block) + tile_start % BLOCK_SIZE
+        return cache_ptr + block * stride_block + first * stride_slot, 0, column.to(tl.int64)
+    else:
+        return cache_ptr, block, ((tile_start + column) % BLOCK_SIZE).to(tl.int64)
 
 
 @triton.jit
@@ -85,25 +118,19 @@ def _latent_decode_kernel(
 
     block_table_row_ptr = block_table_ptr + request * stride_table_req
     row_max, row_sum, acc = start_softmax(BLOCK_H, RANK_PADDED)
+    block = _find_blocks(block_table_row_ptr, split_start, split_end, BLOCK_SIZE, TILE_SIZE)
     for tile_start in range(split_start, split_end, TILE_SIZE):
-        position = tile_start + tl.arange(0, TILE_SIZE)
-        in_split = position < split_end
-        block, offset = find_slots(block_table_row_ptr, position, in_split, BLOCK_SIZE)
+        in_split = tile_start + tl.arange(0, TILE_SIZE) < split_end
+        tile_ptr, tile_block, offset = _find_rows(
+            latent_cache_ptr, block, tile_start, stride_cache_block, stride_cache_slot, BLOCK_SIZE, TILE_SIZE
+        )
         latent = load_tile(
-            latent_cache_ptr,
-            block,
-            offset,
-            stride_cache_block,
-            stride_cache_slot,
-            in_split,
-            RANK,
-            RANK_PADDED,
+            tile_ptr, tile_block, offset, stride_cache_block, stride_cache_slot, in_split, RANK, RANK_PADDED
         ).to(query.dtype)
-        scores = tl.dot(query, tl.trans(latent), input_precision="ieee")
         if REST > 0:
             key_rest = load_tile(
-                latent_cache_ptr + RANK,
-                block,
+                tile_ptr + RANK,
+                tile_block,
                 offset,
                 stride_cache_block,
                 stride_cache_slot,
@@ -111,8 +138,17 @@ def _latent_decode_kernel(
                 REST,
                 REST_PADDED,
             ).to(query.dtype)
-            scores = tl.dot(query_rest, tl.trans(key_rest), scores, input_precision="ieee")
-        scores = tl.where(in_split[None, :], scores * factor, float("-inf"))
+        # The next tile's blocks, so that its loads will not have to wait for the block table.
+        block = _find_blocks(block_table_row_ptr, tile_start + TILE_SIZE, split_end, BLOCK_SIZE, TILE_SIZE)
+
+        scores = tl.dot(query, tl.trans(latent), input_precision="ieee") * factor
+        if REST > 0:
+            scores += tl.dot(query_rest, tl.trans(key_rest), input_precision="ieee") * factor
+        # A branch, and two products that are summed after the multiplication, for the compiler's sake. Where it sees
+        # one product feed another it gives each warp whole rows, and with 64 rows for 8 warps half of them would
+        # compute what the other half computes. It does not look beyond a branch.
+        if tile_start + TILE_SIZE > split_end:
+            scores = tl.where(in_split[None, :], scores, float("-inf"))
         row_max, row_sum, acc = update_softmax(row_max, row_sum, acc, scores, latent)
 
     output, lse = finish_softmax(row_max, row_sum, acc)
@@ -126,22 +162,20 @@ def _latent_decode_kernel(
     tl.store(lse_ptr + lse_at, lse, mask=head_mask)
 
 
-def _choose_tile(query: torch.Tensor, rank_padded: int, max_seq_len: int) -> tuple[int, int, int, int]:
-    """(BLOCK_H, TILE_SIZE, num_warps, num_stages), from shapes alone."""
+def _choose_tile(
+    query: torch.Tensor, rank_padded: int, rest_padded: int, max_seq_len: int
+) -> tuple[int, int, int, int, int | None]:
+    """(BLOCK_H, TILE_SIZE, num_warps, num_stages, maxnreg), from shapes and dtypes alone."""
     heads = triton.next_power_of_2(query.shape[1])
-    if runtime.INTERPRET:
-        block_h = max(16, min(heads, 64))
-        return block_h, runtime.interpreter_tile(block_h, rank_padded, max_seq_len), 4, 1
-    if query.element_size() == 4:
-        return 16, 16, 8, 1
     block_h = max(16, min(heads, 64))
-    return block_h, 32, 8 if block_h == 64 else 4, 3 if rank_padded <= 512 else 2
-
-
-def _choose_num_splits(num_programs: int, max_seq_len: int, device: torch.device) -> int:
-    """Splits of a sequence, from shapes alone: more than one where programs are too few to fill the GPU."""
-    wanted = 2 * runtime.num_multiprocessors(device) // num_programs
-    return max(1, min(wanted, triton.cdiv(max_seq_len, 256), 64))
+    if runtime.INTERPRET:
+        return block_h, runtime.interpreter_tile(block_h, rank_padded, max_seq_len), 4, 1, None
+    if query.element_size() == 4 or rank_padded > 512:
+        return 16, 16, 8, 1, None
+    if block_h < 64:
+        return block_h, 32, 4, 3, None
+    # Queries of 64 heads and two tiles of 64 rows of 576 numbers take 216 of the 227 KB that a program can have.
+    return 64, 64 if rank_padded + rest_padded <= 576 else 32, 8, 2, None
 
 
 def latent_decode(
@@ -153,6 +187,7 @@ def latent_decode(
     *,
     kv_lora_rank: int,
     kv_scale: Scale = None,
+    tier: str | None = None,
     out: torch.Tensor | None = None,
     return_lse: bool = False,
 ) -> AttentionResult:
@@ -166,6 +201,8 @@ def latent_decode(
     seq_lens: [num_reqs] int32, tokens in the cache, this step's included; 0 is legal.
     scale: what scores are multiplied with: the heads' own size before absorption ** -0.5, 192 ** -0.5 say.
     kv_scale: what the cache's numbers are to be multiplied with: a number or a float32 tensor of one element. Positive.
+    tier: "triton" for this file's kernel, "hopper" for hopper_latent.py's; None takes hopper's where there is no
+        `hopper_latent.objection` and heads are many, once it is proven (tiers.py).
     out: where to write the output, [num_reqs, num_heads, kv_lora_rank] in query's dtype; made when None.
 
     Returns the output and, with `return_lse`, the natural logarithm of the sum of exponentials [num_reqs, num_heads]
@@ -181,13 +218,30 @@ def latent_decode(
     if num_reqs == 0:
         return (out, lse) if return_lse else out
 
+    objection = hopper_latent.objection(
+        query, latent_cache, scale, kv_lora_rank=kv_lora_rank, kv_scale=kv_scale
+    )
+    if tier is None:
+        # The Hopper program multiplies for 64 heads, however many there are.
+        wanted = HOPPER_LATENT_IS_PROVEN and num_heads > 32
+        tier = "hopper" if wanted and objection is None else "triton"
+    if tier not in ("hopper", "triton"):
+        raise ValueError(f'tier: expected "hopper", "triton" or None, got {tier!r}')
+    if tier == "hopper" and objection is not None:
+        raise ValueError(f"tier: hopper cannot serve these arguments: {objection}")
+    if tier == "hopper":
+        hopper_latent.launch_latent_decode(query, latent_cache, block_table, seq_lens, scale, out, lse)
+        return (out, lse) if return_lse else out
+
     rest = head_size - kv_lora_rank
     rank_padded = max(16, triton.next_power_of_2(kv_lora_rank))
     rest_padded = max(16, triton.next_power_of_2(rest)) if rest else 16
     max_seq_len = block_table.shape[1] * block_size
-    block_h, tile_size, num_warps, num_stages = _choose_tile(query, rank_padded, max_seq_len)
+    tile = _choose_tile(query, rank_padded, rest_padded, max_seq_len)
+    block_h, tile_size, num_warps, num_stages, maxnreg = tile
     num_programs = num_reqs * triton.cdiv(num_heads, block_h)
-    num_splits = _choose_num_splits(num_programs, max_seq_len, query.device)
+    room = runtime.num_multiprocessors(query.device) * (1 if block_h == 64 else 2)
+    num_splits = choose_num_splits(num_programs, room, max_seq_len)
     kv_scale, value_factor, _ = split_scale(kv_scale)
     factor = scale * LOG2_E * value_factor
 
@@ -222,6 +276,7 @@ def latent_decode(
             NUM_SPLITS=num_splits,
             num_warps=num_warps,
             num_stages=num_stages,
+            maxnreg=maxnreg,
         )
     if num_splits > 1:
         launch_merge(outputs, lses, out, lse)

@@ -128,7 +128,7 @@ def _merge_splits_kernel(
     for i in range(NUM_HEADS):
         head = tl.program_id(1) * NUM_HEADS + i
         kv_head = head // NUM_QUERIES_PER_KV
-        row_max, row_sum, acc = _start_merge(HEAD_SIZE_PADDED)
+        row_max, row_sum, acc = _start_merge(1, HEAD_SIZE_PADDED)
         for start in range(0, num_splits, NUM_SPLITS):
             split = start + tl.arange(0, NUM_SPLITS)
             at = (
@@ -140,14 +140,17 @@ def _merge_splits_kernel(
                 acc,
                 split_out_ptr,
                 split_lse_ptr,
-                at,
-                split < num_splits,
+                at[None, :],
+                (split < num_splits)[None, :],
                 HEAD_SIZE,
                 HEAD_SIZE_PADDED,
             )
-        out_at = request * stride_out_token + head * stride_out_head
-        lse_at = request * (NUM_KV_HEADS * NUM_QUERIES_PER_KV) + head
-        _store_merged(row_max, row_sum, acc, out_ptr + out_at, lse_ptr + lse_at, HEAD_SIZE, HEAD_SIZE_PADDED)
+        one = head + tl.arange(0, 1)
+        out_at = request * stride_out_token + one * stride_out_head
+        lse_at = request * (NUM_KV_HEADS * NUM_QUERIES_PER_KV) + one
+        _store_merged(
+            row_max, row_sum, acc, out_ptr + out_at, lse_ptr + lse_at, one >= 0, HEAD_SIZE, HEAD_SIZE_PADDED
+        )
 
 
 @triton.jit
@@ -176,36 +179,39 @@ def _merge_shares_kernel(
         return
     request = tl.load(plan_ptr + program * 4).to(tl.int64)
     kv_head = tl.load(plan_ptr + program * 4 + 1)
-    for row in range(tl.program_id(1) * NUM_ROWS, min((tl.program_id(1) + 1) * NUM_ROWS, NUM_QUERIES_PER_KV)):
-        row_max, row_sum, acc = _start_merge(HEAD_SIZE_PADDED)
-        for start in range(0, num_parts, NUM_PARTS):
-            part = start + tl.arange(0, NUM_PARTS)
-            # Slot 1 is for what a program began, slot 0 for what it went on with.
-            slot = (program + part) * 2 + (part == 0).to(tl.int32)
-            at = slot.to(tl.int64) * NUM_QUERIES_PER_KV + row
-            row_max, row_sum, acc = _merge_parts(
-                row_max,
-                row_sum,
-                acc,
-                part_out_ptr,
-                part_lse_ptr,
-                at,
-                part < num_parts,
-                HEAD_SIZE,
-                HEAD_SIZE_PADDED,
-            )
-        head = kv_head * NUM_QUERIES_PER_KV + row
-        out_at = request * stride_out_token + head * stride_out_head
-        lse_at = request * num_heads + head
-        _store_merged(row_max, row_sum, acc, out_ptr + out_at, lse_ptr + lse_at, HEAD_SIZE, HEAD_SIZE_PADDED)
+    row = tl.program_id(1) * NUM_ROWS + tl.arange(0, NUM_ROWS)
+    in_group = row < NUM_QUERIES_PER_KV
+    row_max, row_sum, acc = _start_merge(NUM_ROWS, HEAD_SIZE_PADDED)
+    for start in range(0, num_parts, NUM_PARTS):
+        part = start + tl.arange(0, NUM_PARTS)
+        # Slot 1 is for what a program began, slot 0 for what it went on with.
+        slot = (program + part) * 2 + (part == 0).to(tl.int32)
+        at = slot.to(tl.int64)[None, :] * NUM_QUERIES_PER_KV + row[:, None]
+        row_max, row_sum, acc = _merge_parts(
+            row_max,
+            row_sum,
+            acc,
+            part_out_ptr,
+            part_lse_ptr,
+            at,
+            (part < num_parts)[None, :] & in_group[:, None],
+            HEAD_SIZE,
+            HEAD_SIZE_PADDED,
+        )
+    head = kv_head * NUM_QUERIES_PER_KV + row
+    out_at = request * stride_out_token + head * stride_out_head
+    lse_at = request * num_heads + head
+    _store_merged(
+        row_max, row_sum, acc, out_ptr + out_at, lse_ptr + lse_at, in_group, HEAD_SIZE, HEAD_SIZE_PADDED
+    )
 
 
 @triton.jit
-def _start_merge(HEAD_SIZE_PADDED: tl.constexpr):
-    """The state of one row that has seen no parts: as in softmax.py, with a part in the place of a key."""
-    row_max = tl.full([], LOWEST, dtype=tl.float32)
-    row_sum = tl.full([], 0.0, dtype=tl.float32)
-    acc = tl.zeros([HEAD_SIZE_PADDED], dtype=tl.float32)
+def _start_merge(NUM_ROWS: tl.constexpr, HEAD_SIZE_PADDED: tl.constexpr):
+    """The state of rows that have seen no parts: as in softmax.py, with a part in the place of a key."""
+    row_max = tl.full([NUM_ROWS], LOWEST, dtype=tl.float32)
+    row_sum = tl.zeros([NUM_ROWS], dtype=tl.float32)
+    acc = tl.zeros([NUM_ROWS, HEAD_SIZE_PADDED], dtype=tl.float32)
     return row_max, row_sum, acc
 
 
@@ -221,31 +227,33 @@ def _merge_parts(
     HEAD_SIZE: tl.constexpr,
     HEAD_SIZE_PADDED: tl.constexpr,
 ):
-    """The state after the parts at rows `at` of contiguous outputs and lses, those of `mask`, loaded together."""
+    """The rows' state after their parts, which lie at `at` [NUM_ROWS, NUM_PARTS] of contiguous outputs and lses: those
+    of `mask`, loaded together."""
     dim = tl.arange(0, HEAD_SIZE_PADDED)
     score = tl.load(lses_ptr + at, mask=mask, other=float("-inf")) / LN_2
     output = tl.load(
-        outs_ptr + at[:, None] * HEAD_SIZE + dim[None, :],
-        mask=mask[:, None] & (dim < HEAD_SIZE)[None, :],
+        outs_ptr + at[:, :, None] * HEAD_SIZE + dim[None, None, :],
+        mask=mask[:, :, None] & (dim < HEAD_SIZE)[None, None, :],
         other=0.0,
     )
-    new_max = tl.maximum(row_max, tl.max(score, axis=0))
+    new_max = tl.maximum(row_max, tl.max(score, axis=1))
     rescale = tl.exp2(row_max - new_max)
-    weight = tl.exp2(score - new_max)
-    row_sum = row_sum * rescale + tl.sum(weight, axis=0)
-    acc = acc * rescale + tl.sum(weight[:, None] * output, axis=0)
+    weight = tl.exp2(score - new_max[:, None])
+    row_sum = row_sum * rescale + tl.sum(weight, axis=1)
+    acc = acc * rescale[:, None] + tl.sum(weight[:, :, None] * output, axis=1)
     return new_max, row_sum, acc
 
 
 @triton.jit
 def _store_merged(
-    row_max, row_sum, acc, out_ptr, lse_ptr, HEAD_SIZE: tl.constexpr, HEAD_SIZE_PADDED: tl.constexpr
+    row_max, row_sum, acc, out_ptrs, lse_ptrs, mask, HEAD_SIZE: tl.constexpr, HEAD_SIZE_PADDED: tl.constexpr
 ):
     dim = tl.arange(0, HEAD_SIZE_PADDED)
     empty = row_sum == 0.0
     divisor = tl.where(empty, 1.0, row_sum)
-    tl.store(out_ptr + dim, (acc / divisor).to(out_ptr.dtype.element_ty), mask=dim < HEAD_SIZE)
-    tl.store(lse_ptr, tl.where(empty, float("-inf"), (row_max + tl.log2(divisor)) * LN_2))
+    output = (acc / divisor[:, None]).to(out_ptrs.dtype.element_ty)
+    tl.store(out_ptrs[:, None] + dim[None, :], output, mask=mask[:, None] & (dim < HEAD_SIZE)[None, :])
+    tl.store(lse_ptrs, tl.where(empty, float("-inf"), (row_max + tl.log2(divisor)) * LN_2), mask=mask)
 
 
 def launch_merge_shares(
@@ -253,8 +261,11 @@ def launch_merge_shares(
 ) -> None:
     """Put together what the shares of hopper_decode_kernel.py have cut."""
     num_programs, _, num_queries_per_kv, head_size = part_outs.shape
-    # As many programs as run side by side: more of them would cost more to start than their work takes.
-    num_rows = triton.cdiv(num_programs * num_queries_per_kv, 2048)
+    # Parts of a sequence where all are of equal length; a ragged batch's longest needs a few rounds. What a program
+    # loads at once, in 32 KB, is divided between parts and rows.
+    even_parts = triton.cdiv(num_programs * num_queries_per_kv, out.shape[0] * out.shape[1]) + 1
+    num_parts = max(8, min(64, triton.next_power_of_2(even_parts)))
+    num_rows = min(64 // num_parts, triton.next_power_of_2(num_queries_per_kv))
     with torch.cuda.device_of(out):
         _merge_shares_kernel[(num_programs, triton.cdiv(num_queries_per_kv, num_rows))](
             part_outs,
@@ -267,7 +278,7 @@ def launch_merge_shares(
             NUM_QUERIES_PER_KV=num_queries_per_kv,
             HEAD_SIZE=head_size,
             HEAD_SIZE_PADDED=triton.next_power_of_2(head_size),
-            NUM_PARTS=64,
+            NUM_PARTS=num_parts,
             NUM_ROWS=num_rows,
             num_warps=4,
             launch_pdl=True,

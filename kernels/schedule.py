@@ -69,3 +69,15 @@ def find_split(
     seq_len = tl.load(seq_lens_ptr + request, mask=request < num_reqs, other=0)
     num_splits = count_splits(tl.minimum(seq_len, window), split_size)
     return request, program - first_program, num_splits, seq_len
+
+
+def choose_num_splits(num_programs: int, room: int, max_seq_len: int) -> int:
+    """Splits of every sequence, the same for all. num_programs: without splits. room: programs that run side by side.
+
+    Programs run in rounds. A round takes as long as its share of a sequence, and about 256 positions to begin and end.
+    """
+    most = max(1, min(triton.cdiv(max_seq_len, 256), 64))
+    return min(
+        range(1, most + 1),
+        key=lambda splits: triton.cdiv(num_programs * splits, room) * (max_seq_len / splits + 256),
+    )

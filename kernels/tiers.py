@@ -17,6 +17,8 @@ __all__ = ["Choice", "explain", "explain_decode"]
 # Requests times kv heads from which on decode's Triton tier was measured to be as fast as the Hopper program or faster:
 # so many sequences keep every multiprocessor busy, however long each is.
 MANY_SEQUENCES = 2048
+# True once tests/kernels/test_hopper_latent.py has passed on a Hopper GPU: an emulation and a compiler are not one.
+HOPPER_LATENT_IS_PROVEN = False
 
 
 @dataclass(frozen=True)

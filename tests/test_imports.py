@@ -26,16 +26,10 @@ FORBIDDEN = {
 BRIDGE = "autograder/nbgrader_bridge"
 # Kernels are measured without the autograder; these measure the autograder itself.
 BENCHES_OF_GRADING = {"bench/grading.py", "bench/hostile.py", "bench/hostile_submissions.py"}
-# Of the learner's package, the autograder takes models of vLLM and the course's folder, nothing that draws or runs.
-FROM_COURSE = {
-    "folder",
-    "vllm_rules",
-    "vllm_source",
-    "vllm_index",
-    "backend_table",
-    "deployments",
-    "vllm_refs",
-}
+# Of the learner's package, the autograder takes models and facts of vLLM, the course's folder, and one step of our own
+# layer with what records it; nothing that draws.
+FROM_COURSE = {"folder", "vllm_rules", "vllm_source", "backend_table", "deployments", "vllm_refs"}
+FROM_COURSE |= {"candidates", "one_step", "trace", "vllm_index", "vllm_symbols"}
 
 
 def files(package: str) -> list[Path]:

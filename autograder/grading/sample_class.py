@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import jupytext
@@ -27,10 +28,13 @@ from autograder.grading.sample_answers import Sample, samples, text_of
 from course.folder import find_root
 
 
-def make(target: Path | None = None, root: Path | None = None) -> Path:
+def make(
+    target: Path | None = None, root: Path | None = None, *, lessons: Sequence[str] | None = None
+) -> Path:
     """Makes a course folder with a class's submissions, from scratch, and returns it.
 
-    target: an earlier sample class there is removed; `build/sample_class` by default. root: the course.
+    target: an earlier sample class there is removed; `build/sample_class` by default. root: the course. lessons: those
+    that the class hands in; by default every lesson that has kept submissions.
     Raises ValueError when the target is there and is no sample class, or for a cell that a lesson does not have.
     """
     root = find_root(root)
@@ -45,7 +49,7 @@ def make(target: Path | None = None, root: Path | None = None) -> Path:
     shutil.copy(root / "nbgrader_config.py", target)
     for kept in sorted((root / "tests" / "submissions").iterdir()):
         script = root / "source" / f"{kept.name}.py"
-        if not script.is_file():
+        if not script.is_file() or (lessons is not None and kept.name not in lessons):
             continue
         shutil.copy(script, target / "source")
         (release,) = build(target, [kept.name])

@@ -1,8 +1,8 @@
 """The sandbox's command line: what learner's code finds inside, by bubblewrap, and whether that can be had on this machine.
 
-Inside there is a read-only system, the Python environment, `kernels` and `course`, a stand-in for `autograder`, and nothing
-else of this machine: no course folder, no home, no network, no other process. What can be written lies in memory, is
-limited in size and ends with the worker.
+Inside there is a read-only system, the Python environment, `kernels` and `course`, a stand-in for `autograder`, vLLM's own
+source for reading, and nothing else of this machine: no course folder, no home, no network, no other process. What can be
+written lies in memory, is limited in size and ends with the worker.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autograder.judge import confine
+from course import vllm_source
 
 HERE = Path(__file__).resolve().parent
 INSIDE = "/course"  # where the packages of the course lie in the sandbox
 PACKAGES = ("kernels", "course")
+# Where a lesson finds vLLM's own source, if this machine has it. If not, nobody in there waits for a download.
+VLLM_SOURCE = f"{INSIDE}/source-of-vllm"
 # file of this folder: its place in the sandbox
 MODULES = {
     "stand_in.py": "autograder/__init__.py",
@@ -91,6 +94,8 @@ def command(descriptor: int, preload: Sequence[str], *, nested: bool, tmp: int, 
         line += ["--ro-bind", str(folder_of(package)), f"{INSIDE}/{package}"]
     for module, name in MODULES.items():
         line += ["--ro-bind", str(HERE / module), f"{INSIDE}/{name}"]
+    if vllm_source.cache_folder().is_dir():
+        line += ["--ro-bind", str(vllm_source.cache_folder().resolve()), VLLM_SOURCE]
     line += ["--proc", "/proc"]
     for node in gpu_nodes():
         line += ["--dev-bind", node, node]
@@ -115,6 +120,7 @@ def environment(threads: int) -> dict[str, str]:
         "PYTHONPATH": INSIDE,
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
+        vllm_source.CACHE_VARIABLE: VLLM_SOURCE,
         "MPLBACKEND": "Agg",
         "MPLCONFIGDIR": "/tmp",
         "TRITON_CACHE_DIR": "/tmp/triton",

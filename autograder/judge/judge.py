@@ -68,6 +68,8 @@ class Judge:
         self._inspections = Inspections()
         self._imports = trusted_imports(lesson)
         self._kernel_tests = kernel_tests(lesson)
+        # Words that our own solution has to say ("flash_attn.py", where files are asked for) make nobody suspicious.
+        self._usual = remarks((cell["id"], cell.source) for cell in lesson.cells if _is_answer(cell)).keys()
         self.sandbox = Sandbox(preload_of(self._imports), limits, threads=threads, unsafe=unsafe)
 
     @property
@@ -105,6 +107,7 @@ class Judge:
                 if kept := _that_fit(ran.images, images):
                     images[cell.name] = kept
         own = ((cell.name, cell.source) for cell in rebuilt.cells if not (cell.is_test or cell.untouched))
+        unusual = {flag: places for flag, places in remarks(own).items() if flag not in self._usual}
         tampered = {TAMPERED: rebuilt.tampered} if rebuilt.tampered else {}
         return Judgement(
             self.seed,
@@ -113,7 +116,7 @@ class Judge:
             cells=printed,
             seconds=time.monotonic() - started,
             images=images,
-            remarks={**remarks(own), **tampered},
+            remarks={**unusual, **tampered},
             workers_started=session.workers_started,
             cpu_seconds=session.cpu_seconds,
             peak_memory=session.peak_memory,
@@ -219,6 +222,10 @@ class _Recorder:
         if verdict.passed or (found.partial and verdict.num_passed):
             return Points(verdict.num_passed, verdict.num_cases) if found.partial else None
         raise CheckFailed(verdict.message())
+
+
+def _is_answer(cell: NotebookNode) -> bool:
+    return cell.cell_type == "code" and bool(cell.metadata.get("nbgrader", {}).get("solution"))
 
 
 def _that_fit(new: Sequence[bytes], kept: Mapping[str, Sequence[bytes]]) -> tuple[bytes, ...]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autograder.judge.bubblewrap import HERE, MODULES, PACKAGES, environment, folder_of
+from course import vllm_source
 
 
 class Folder:
@@ -34,6 +35,7 @@ class Folder:
     def environment(self, threads: int) -> dict[str, str]:
         """The same as in a sandbox, with this folder in place of its own."""
         values = {**environment(threads), "PYTHONPATH": str(self.course)}
+        values[vllm_source.CACHE_VARIABLE] = str(vllm_source.cache_folder())
         return {**values, **dict.fromkeys(("HOME", "TMPDIR", "MPLCONFIGDIR"), str(self.path))}
 
     def remove(self) -> None:

@@ -100,6 +100,10 @@ def write_back(original: Any, changed: Any) -> Any:
         original.clear()
         original.update(new)
         return original
+    if isinstance(original, set):
+        original.clear()
+        original.update(changed)
+        return original
     if isinstance(original, tuple) and len(original) == len(changed):
         return tuple(map(write_back, original, changed))
     return changed

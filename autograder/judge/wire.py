@@ -1,8 +1,8 @@
 """Plain data as bytes and back, for two processes that do not trust each other.
 
 Nothing that arrives can run: there is no pickle and no name of a class to look up. What may travel is None, bool, int,
-float, complex, str, bytes, list, tuple, dict, torch.dtype and torch.Tensor, all of exactly these types. Anything else goes
-as a *handle*: the name of its type, whether it can be called, and a number under which its owner keeps the object.
+float, complex, str, bytes, list, tuple, dict, set, frozenset, torch.dtype and torch.Tensor, all of exactly these types.
+Anything else goes as a *handle*: the name of its type, whether it can be called, and a number under which its owner keeps the object.
 
 A value is one tag byte, then what the tag asks for; integers are little-endian. A frame is a value's bytes after their
 length. `decode` and `Frames` raise `WireError`, and nothing else, for whatever bytes they are given.
@@ -162,6 +162,10 @@ class _Out:
             for key, item in value.items():
                 self.put(key, depth + 1)
                 self.put(item, depth + 1)
+        elif (kind is set or kind is frozenset) and all(map(_is_key, value)):
+            self._add(b"e" if kind is set else b"E", struct.pack("<I", len(value)))
+            for item in value:
+                self.put(item, depth + 1)
         elif kind is torch.dtype and value in _DTYPE_CODES:
             self._add(b"y", bytes([_DTYPE_CODES[value]]))
         elif kind is torch.Tensor and self._is_plain(value):
@@ -246,6 +250,10 @@ class _In:
             return tuple([self.get(depth + 1) for _ in range(self._count())])
         if tag == b"d":
             return self._dict(depth)
+        if tag == b"e":
+            return self._set(depth)
+        if tag == b"E":
+            return frozenset(self._set(depth))
         if tag == b"y":
             return self._dtype(self._take(1)[0])
         if tag == b"x":
@@ -263,6 +271,17 @@ class _In:
             built[key] = self.get(depth + 1)
             if len(built) != number + 1:
                 raise WireError("a dict names a key twice")
+        return built
+
+    def _set(self, depth: int) -> set[Any]:
+        built: set[Any] = set()
+        for number in range(self._count()):
+            item = self.get(depth + 1)
+            if not _is_key(item):
+                raise WireError(f"a {type(item).__name__} cannot be in a set")
+            built.add(item)
+            if len(built) != number + 1:
+                raise WireError("a set names a value twice")
         return built
 
     @staticmethod

@@ -8,6 +8,7 @@ from autograder import CheckFailed, check, hint, registry
 from autograder.examine import examine
 from autograder.registry import Check, Misconception, RightVariant
 from autograder.suite import Suite, open_suite
+from course.vllm_refs import objection, references
 
 CHECKS = [registry.get(name) for name in registry.names()]
 SEEDS = [0, 1, 20261122]
@@ -48,6 +49,14 @@ def test_mistakes_fail_with_their_own_message(found: Check, mistake: Misconcepti
         assert not verdict.passed
         assert verdict.misconception == mistake.name, verdict.message()
         assert verdict.exact
+
+
+@pytest.mark.usefixtures("released_source")
+@pytest.mark.parametrize("found", CHECKS, ids=lambda found: found.name)
+def test_what_messages_and_hints_say_about_vllm_holds(found: Check) -> None:
+    texts = [mistake.message for mistake in found.misconceptions]
+    said = [reference for text in (*texts, *found.hints) for reference in references(text)]
+    assert {str(reference): objection(reference) for reference in said if objection(reference)} == {}
 
 
 @pytest.mark.parametrize("found", CHECKS, ids=lambda found: found.name)

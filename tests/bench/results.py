@@ -22,7 +22,7 @@ def make_result(**speeds: float) -> dict[str, Any]:
     result: dict[str, Any] = {
         "format": FORMAT,
         "environment": {
-            "gpu": "A GPU",
+            "gpu": "NVIDIA H200",
             "torch": "2.11",
             "triton": "3.6",
             "cuda": "13.0",

@@ -94,6 +94,15 @@ def test_targets():
         verdict(result, "decode 64 x 2k", "4.8 TB/s")  # half a gigabyte
 
 
+def test_bandwidth_is_held_against_the_data_sheet_of_the_gpu_that_was_measured():
+    result = make_result(ours=0.6)
+    result["environment"]["gpu"] = "NVIDIA H100 80GB HBM3 (compute capability 9.0)"
+    assert verdict(result, "decode 128 x 8k", "3.35 TB/s").got == pytest.approx(0.6 * 4.8 / 3.35)
+    assert "3.35 TB/s, data sheet" in roofline.as_svg(result).decode()
+    result["environment"]["gpu"] = "another"
+    assert verdict(result, "decode 128 x 8k", "4.5 TB/s").got == pytest.approx(0.6 * 4.8 / 4.5)
+
+
 def test_in_prefill_the_rival_is_flash_attention_3():
     result = make_result(ours=0.8, vllm=0.9, fa3=0.5)
     assert verdict(result, "prefill 1 x 8k", "FlashAttention-3").got == pytest.approx(1.6)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from course import vllm_source
+
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
@@ -101,6 +103,8 @@ def _environment(home: Path) -> dict[str, str]:
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         # The checkout under test, whatever is installed.
         "PYTHONPATH": str(REPOSITORY),
+        # Brought once for all tests, not into each new home.
+        vllm_source.CACHE_VARIABLE: str(vllm_source.cache_folder()),
         # As the Makefile has it.
         "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1"),
     }

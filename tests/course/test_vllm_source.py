@@ -100,13 +100,18 @@ def test_a_file_missing_in_the_cache_is_brought_again(small_release):
     assert vllm_source.read(SELECTOR) == MODULE
 
 
-def test_offline_is_said_in_one_line(small_release):
+@pytest.mark.parametrize("colours", [False, True])
+def test_offline_is_said_in_one_line(small_release, monkeypatch, colours):
+    if colours:  # as a Jupyter kernel's environment has it
+        monkeypatch.setenv("FORCE_COLOR", "1")
     small_release.unlink()
     with pytest.raises(
         SourceUnavailable, match=r"could not download vLLM 0\.22\.1 \(is this machine offline\?\)"
     ) as e:
         vllm_source.root()
     assert len(str(e.value).splitlines()) == 1
+    assert "ERROR: " in str(e.value)
+    assert "\x1b" not in str(e.value)
 
 
 def test_a_cache_folder_that_cannot_be_made_is_said(small_release, monkeypatch, tmp_path):

@@ -2,11 +2,12 @@
 
 A script for test_compile.py: it has to run with TRITON_INTERPRET=0, in a process of its own. It stands between
 launchers and Triton: a launch is not run but compiled, with the types and constants that came. Prints one JSON line
-for each kernel: its name, the launch, and the shared memory that it needs.
+for each kernel: its name, the launch, the shared memory that it needs, and how its warps share products' rows and columns.
 """
 
 import contextlib
 import json
+import re
 import sys
 
 import torch
@@ -40,7 +41,7 @@ class CompileOnly:
     def __getitem__(self, grid):
         return self.compile
 
-    def compile(self, *args, num_warps=4, num_stages=3, **constants):
+    def compile(self, *args, num_warps=4, num_stages=3, maxnreg=None, **constants):
         signature, constexprs, attributes = {}, {}, {}
         for index, (name, value) in enumerate(zip(self.kernel.arg_names, args, strict=False)):
             if value is None:
@@ -60,11 +61,14 @@ class CompileOnly:
             signature[name], constexprs[name] = "constexpr", value
         source = ASTSource(self.kernel, signature, constexprs, attributes)
         options = {"num_warps": num_warps, "num_stages": num_stages}
+        if maxnreg is not None:
+            options["maxnreg"] = maxnreg
         compiled = triton.compile(source, target=HOPPER, options=options)
         report = {
             "kernel": self.kernel.fn.__name__,
             "launch": self.launch,
             "shared": compiled.metadata.shared,
+            "mma_warps": re.findall(r"nvidia_mma<.*?warpsPerCTA = \[(\d+), (\d+)\]", compiled.asm["ttgir"]),
         }
         print(json.dumps(report), flush=True)
 

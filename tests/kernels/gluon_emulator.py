@@ -1,8 +1,9 @@
 """Run a Gluon program on the CPU, threads for its partitions, to test what it computes and that it comes to an end.
 
-Triton has no interpreter for Gluon. This stands in for the part of it that kernels/hopper_prefill_kernel.py uses:
-whole numbers are Python's, tensors are torch's, shared memory is too, and layouts are nothing. What can go wrong in such a program is
-kept: barriers have phases and counts (an arrival too many is an error, a wait without end too), the copy engine fills what
+Triton has no interpreter for Gluon. This stands in for the part of it that hopper_prefill_kernel.py and
+hopper_latent_kernel.py use: whole numbers are Python's, tensors are torch's, shared memory is too, and layouts are nothing.
+What can go wrong in such a program is kept: barriers have phases and counts (an arrival too many is an error, a wait without
+end too), the copy engine fills what
 lies outside a tensor with zeros, shared memory starts as NaN, and a product of the tensor cores reads its operands only when
 it is waited for, so that a tile that was given back too early has been overwritten by then.
 """
@@ -238,16 +239,17 @@ class Product:
 
     left: Any
     right: Shared
-    acc: torch.Tensor | None
+    acc: "torch.Tensor | Product | None"  # a product: the tensor cores add to it when it is done
 
     def result(self):
         left = self.left.data if isinstance(self.left, Shared) else self.left
         product = left.float() @ self.right.data.float()
-        return product if self.acc is None else self.acc + product
+        acc = self.acc.result() if isinstance(self.acc, Product) else self.acc
+        return product if acc is None else acc + product
 
 
 def warpgroup_mma(left, right, acc, use_acc=True, is_async=True):
-    assert isinstance(acc, torch.Tensor)
+    assert isinstance(acc, torch.Tensor | Product)
     return Product(left, right, acc if use_acc else None)
 
 
@@ -275,6 +277,12 @@ def warp_specialize(partitions, num_warps, num_registers):
     if errors:
         raise errors[0]
     assert not any(thread.is_alive() for thread in threads)
+
+
+def move(asm, constraints, args, dtype, is_pure, pack):
+    """The one piece of assembly that a program has."""
+    assert (asm, constraints, dtype) == ("mov.b32 $0, $1;", "=r,r", torch.int32)
+    return value(torch.tensor(args[0], dtype=dtype))
 
 
 def to_device(argument):
@@ -348,6 +356,7 @@ def _gl():
     module.convert_layout = lambda x, layout, assert_trivial=False: x
     module.allocate_shared_memory = allocate_shared_memory
     module.warp_specialize = warp_specialize
+    module.inline_asm_elementwise = move
     module.barrier = lambda: None
     return module
 

@@ -15,6 +15,7 @@ FEATURES = "tests/kernels/test_features.py"
 HOPPER_PREFILL = "tests/kernels/test_hopper_prefill.py"
 KV_CACHE = "tests/kernels/test_kv_cache.py"
 LATENT = "tests/kernels/test_latent.py"
+HOPPER_LATENT = "tests/kernels/test_hopper_latent.py"
 MANY_SPLITS = "tests/kernels/test_many_splits.py"
 MERGE = "tests/kernels/test_merge.py"
 SOFTMAX_TESTS = "tests/kernels/test_softmax.py"
@@ -183,7 +184,7 @@ MERGE_MUTANTS = (
     _splits("split of another head", "head % NUM_QUERIES_PER_KV", "0"),
     _parts("earlier parts not rescaled", "acc * rescale", "acc"),
     _splits("splits over 64 forgotten", "range(0, num_splits, NUM_SPLITS)", "range(0, NUM_SPLITS, NUM_SPLITS)"),
-    _parts("parts averaged", "weight = tl.exp2(score - new_max)", "weight = tl.where(mask, 1.0, 0.0)", "softmax-of-each-tile-averaged"),
+    _parts("parts averaged", "weight = tl.exp2(score - new_max[:, None])", "weight = tl.where(mask, 1.0, 0.0)", "softmax-of-each-tile-averaged"),
 )  # fmt: skip
 
 # Prefill
@@ -249,14 +250,28 @@ HOPPER_MUTANTS = (
 # Latent attention, and a shared prefix
 
 _latent = _of("latent.py", "_latent_decode_kernel", LATENT)
+_hopper_latent_clean = _of("hopper_latent_kernel.py", "_clean", HOPPER_LATENT)
+_hopper_latent_softmax = _of("hopper_latent_kernel.py", "_take_softmax", HOPPER_LATENT)
+_hopper_latent_taken = _of("hopper_latent_kernel.py", "_take_published", HOPPER_LATENT)
+_hopper_latent_finish = _of("hopper_latent_kernel.py", "_finish", HOPPER_LATENT)
+_hopper_latent_left = _of("hopper_latent_kernel.py", "_consume_left", HOPPER_LATENT)
+_hopper_latent_right = _of("hopper_latent_kernel.py", "_consume_right", HOPPER_LATENT)
 _cascade = _of("cascade.py", "cascade_attention", CASCADE)
 LATENT_MUTANTS = (
-    _latent("rotary part left out", "scores = tl.dot(query_rest, tl.trans(key_rest), scores, input", "scores += 0.0 * tl.dot(query_rest, tl.trans(key_rest), input"),
-    _latent("rotary part from the latent's place", "latent_cache_ptr + RANK", "latent_cache_ptr"),
+    _latent("rotary part left out", "scores += tl.dot(query_rest, tl.trans", "scores += 0.0 * tl.dot(query_rest, tl.trans"),
+    _latent("rotary part from the latent's place", "tile_ptr + RANK", "tile_ptr"),
     _latent("cache scale only for keys", "value_factor *= kv_scale", "value_factor *= 1.0"),
     _latent("latent: splits overlap", "split_start = split * tiles_per_split", "split_start = 0 * tiles_per_split"),
-    _latent("latent: rows not masked", "tl.where(in_split[None, :], scores * factor, float(\"-inf\"))", "scores * factor"),
+    _latent("latent: rows not masked", "tl.where(in_split[None, :], scores, float(\"-inf\"))", "scores"),
+    _latent("latent: the last tile's blocks for all", "tile_start + TILE_SIZE, split_end, BLOCK_SIZE", "tile_start, split_end, BLOCK_SIZE"),
     _latent("latent: block of heads forgotten", "tl.program_id(0) % NUM_HEAD_BLOCKS * BLOCK_H", "0"),
+    _hopper_latent_clean("hopper latent: values past the end kept", "gl.expand_dims(position < end, 1)", "gl.expand_dims(position >= 0, 1)"),
+    _hopper_latent_softmax("hopper latent: rows not masked", "tile_start + TILE_SIZE > end", "tile_start > end"),
+    _hopper_latent_taken("hopper latent: output not rescaled", "_rescale(acc, rescale)", "_rescale(acc, rescale * 0.0 + 1.0)"),
+    _hopper_latent_finish("hopper latent: own tiles' sum only", "shared_sums.index(0).load(ROW) + shared_sums.index(1).load(ROW)", "row_sum"),
+    _hopper_latent_left("hopper latent: left half freed too early", "        acc = _rescale(acc, rescale)\n",
+                        "        mbarrier.arrive(left_empty.index(mine), count=1)\n        acc = _rescale(acc, rescale)\n"),
+    _hopper_latent_right("hopper latent: last odd tile forgotten", "if num_tiles % 2 == 1", "if num_tiles % 2 == 2"),
     _cascade("prefix counted twice", "block_table[:, num_shared:]", "block_table"),
     _cascade("causal within the prefix", "causal=False", "causal=True"),
     _cascade("sink in both parts", "replace(options, sinks=None)", "options"),

@@ -36,3 +36,7 @@ def test_kernels_compile_for_hopper(tmp_path):
     }
     for report in reports:
         assert report["shared"] <= HOPPER_SHARED_MEMORY, report
+    latents = [report for report in reports if report["kernel"] == "_latent_decode_kernel"]
+    # 64 rows are 4 warps high: with 8 in a column, half of the warps would compute what the other half computes.
+    assert any(["4", "2"] in report["mma_warps"] for report in latents), latents
+    assert all(["8", "1"] not in report["mma_warps"] for report in latents), latents

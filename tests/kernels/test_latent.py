@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kernels
-from kernels import contract, latent, reference
+from kernels import contract, latent, reference, schedule
 from tests.kernels.batches import (
     DTYPES,
     SLACK,
@@ -124,13 +124,30 @@ def test_latent_decode_of_any_sizes(
     assert_latent_right(arguments, options, output, lse)
 
 
-@pytest.mark.parametrize("num_splits", [2, 7])
-def test_any_number_of_splits(num_splits, device, monkeypatch):
-    monkeypatch.setattr(latent, "_choose_num_splits", lambda *shapes: num_splits)
+@pytest.mark.parametrize("block_size", [8, 64], ids=["blocks in a tile", "tiles in a block"])
+@pytest.mark.parametrize("num_splits", [1, 2, 7])
+def test_any_number_of_splits(num_splits, block_size, device, monkeypatch):
+    monkeypatch.setattr(latent, "choose_num_splits", lambda *shapes: num_splits)
     monkeypatch.setattr(latent.runtime, "interpreter_tile", lambda *sizes: 16)
-    arguments, options = random_latents(torch.float16, device)
+    arguments, options = random_latents(torch.float16, device, block_size=block_size)
     output, lse = kernels.latent_decode(*arguments, return_lse=True, **options)
     assert_latent_right(arguments, options, output, lse)
+
+
+def test_splits_fill_the_gpu_and_no_more():
+    """(programs, positions) on 132 multiprocessors."""
+    chosen = {
+        shapes: schedule.choose_num_splits(shapes[0], 132, shapes[1])
+        for shapes in [(128, 4096), (2, 32768), (16, 8192), (1, 100), (80, 4096), (2000, 4096)]
+    }
+    assert chosen == {
+        (128, 4096): 1,  # one round, all busy
+        (2, 32768): 64,
+        (16, 8192): 8,
+        (1, 100): 1,  # too short to cut
+        (80, 4096): 3,  # two rounds of a third each
+        (2000, 4096): 1,
+    }
 
 
 def test_it_is_attention_with_one_kv_head_and_values_cut_from_keys(device):

@@ -26,6 +26,17 @@ GRADE_IDS = {
         "q3-merge",
         "q3-explain",
     },
+    "02_trace": {
+        "q4-forward",
+        "q4-explain",
+        "q5-classes",
+        "q5-explain",
+        "q6-paths",
+        "q6-explain",
+        "q7-selector",
+        "q7-explain",
+        "self-path",
+    },
 }
 
 

@@ -17,6 +17,7 @@ from autograder.grading.sample_answers import Sample, samples
 from autograder.grading.sample_class import checked, make
 from autograder.judge.rebuild import HIDDEN
 from autograder.judge.sandbox import why_unavailable
+from autograder.registry import Check
 
 ROOT = Path(__file__).resolve().parents[3]
 LESSON = "01_warm_up"
@@ -36,7 +37,7 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The graded sample class."""
     base = tmp_path_factory.mktemp("graded")
     target = base / "sample_class"
-    make(target, ROOT)
+    make(target, ROOT, lessons=[LESSON])
     jobs = str(min(len(os.sched_getaffinity(0)), 12))
     command = [
         sys.executable,
@@ -70,16 +71,15 @@ def _expected() -> list[dict[str, str]]:
 
 @functools.cache
 def _samples() -> tuple[Sample, ...]:
+    return tuple(samples([check.grade_id for check in _checks()]))
+
+
+@functools.cache
+def _checks() -> tuple[Check, ...]:
+    """The lesson's own checks."""
     grade_ids = {row["exercise"] for row in _expected()}
-    return tuple(
-        samples(
-            [
-                registry.get(name).grade_id
-                for name in registry.names()
-                if registry.get(name).grade_id in grade_ids
-            ]
-        )
-    )
+    found = map(registry.get, registry.names())
+    return tuple(check for check in found if check.grade_id in grade_ids)
 
 
 def test_everyone_is_in_the_table(course: Path, table: Table) -> None:
@@ -100,7 +100,7 @@ def test_right_answers_by_another_road_get_full_points(table: Table) -> None:
     right = [sample for sample in _samples() if sample.learner.startswith("right")]
     assert len(right) >= 4
     for sample in right:
-        for check in map(registry.get, registry.names()):
+        for check in _checks():
             row = table[sample.learner, check.grade_id]
             assert (row["points"], row["status"]) == (row["max_points"], "passed"), row
 
@@ -108,7 +108,7 @@ def test_right_answers_by_another_road_get_full_points(table: Table) -> None:
 def test_every_mistake_is_named_and_costs_its_own_exercise_only(table: Table) -> None:
     seen: set[tuple[str, str]] = set()
     for sample in _samples():
-        for check in map(registry.get, registry.names()):
+        for check in _checks():
             row = table[sample.learner, check.grade_id]
             mistake = sample.mistakes.get(check.grade_id, "")
             assert row["misconception"] == mistake, row
@@ -128,11 +128,7 @@ def test_every_mistake_is_named_and_costs_its_own_exercise_only(table: Table) ->
             if mistake:
                 assert "what you get when" in row["reason"]
                 seen.add((check.grade_id, mistake))
-    every = {
-        (check.grade_id, m.name)
-        for check in map(registry.get, registry.names())
-        for m in check.misconceptions
-    }
+    every = {(check.grade_id, m.name) for check in _checks() for m in check.misconceptions}
     assert seen == every
 
 
@@ -232,4 +228,4 @@ def test_nothing_was_handed_in_twice_or_changed(course: Path) -> None:
 
 def test_grade_ids_of_the_lesson_are_those_of_the_checks(course: Path) -> None:
     release = nbformat.read(course / "release" / LESSON / f"{LESSON}.ipynb", as_version=4)
-    assert checked(release) == [registry.get(name).grade_id for name in registry.names()]
+    assert checked(release) == [check.grade_id for check in _checks()]

@@ -14,6 +14,7 @@ from autograder.judge import sandbox as sandbox_module
 from autograder.judge.judgement import CRASHED, MEMORY, TIMEOUT
 from autograder.judge.sandbox import Sandbox, SandboxUnavailable, gpu_nodes
 from autograder.judge.session import Fault, Session
+from course import vllm_source
 
 ROOT = Path(__file__).resolve().parents[3]
 Make = Callable[..., Session]
@@ -58,6 +59,16 @@ def test_nothing_of_the_course_and_no_home_is_there(attempt: Callable[[str], str
     files = "[p for p, _, names in os.walk(top) if 'merge_states.py' in names]"
     tops = "[f'/{n}' for n in os.listdir('/') if n not in ('proc', 'sys', 'usr')]"
     assert attempt(f"[{files} for top in {tops}]").strip("[], ") == ""
+
+
+def test_vllms_source_is_there_for_reading_or_is_not_waited_for(attempt: Callable[[str], str]) -> None:
+    where = "__import__('course.vllm_source').vllm_source"
+    text = attempt(f"{where}.read('vllm/v1/attention/selector.py')")
+    if vllm_source.cache_folder().is_dir():
+        assert "class AttentionSelectorConfig" in text
+        assert "OSError" in attempt(f"open({where}.cache_folder() / 'vllm' / 'mine.py', 'w')")
+    else:
+        assert "SourceUnavailable" in text
 
 
 def test_the_environment_is_empty_of_ours(

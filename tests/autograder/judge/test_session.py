@@ -50,6 +50,9 @@ def test_what_is_changed_in_place_is_changed_on_this_side(session: Make) -> None
     tensor, spoil = torch.zeros(2), made.get("spoil")
     with pytest.raises(AnswerProblem, match="changes its input `tensor`"), unchanged(tensor=tensor):
         spoil(tensor, lists, table)
+    names = {"a", "b"}
+    session("def spoil(names):\n    names.remove('a')\n    return frozenset({('b', 1)})").get("spoil")(names)
+    assert names == {"b"}
 
 
 def test_objects_stay_there_and_are_reached_by_their_methods(session: Make) -> None:

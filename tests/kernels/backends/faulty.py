@@ -453,7 +453,18 @@ class TorchMLAImpl(TritonMLAImpl):
         reference.reshape_and_cache(row, row, cache, cache, slot_mapping, k_scale=scale, v_scale=scale)
 
 
-TorchMLA = swap("TorchMLA", TritonMLABackend, TorchMLAImpl, get_name=staticmethod(lambda: "TORCH_MLA"))
+class TorchMLAMetadataBuilder(TritonMLAMetadataBuilder):
+    # The reference reads lengths on the host.
+    _cudagraph_support: ClassVar[AttentionCGSupport] = AttentionCGSupport.NEVER
+
+
+TorchMLA = swap(
+    "TorchMLA",
+    TritonMLABackend,
+    TorchMLAImpl,
+    TorchMLAMetadataBuilder,
+    get_name=staticmethod(lambda: "TORCH_MLA"),
+)
 
 
 class ForgetsPositions(TorchMLAImpl):
@@ -472,7 +483,7 @@ class WritesPositionsFirst(TorchMLAImpl):
         )
 
 
-class EveryTokenSeesAll(TritonMLAMetadataBuilder):
+class EveryTokenSeesAll(TorchMLAMetadataBuilder):
     """A prefill's tokens all get the request's length: they see what comes after them."""
 
     def build(self, common_prefix_len, common_attn_metadata, fast_build=False):

@@ -1,0 +1,74 @@
+"""Lesson 2 in JupyterLab with every answer filled in: it runs, and its trees, passages and tables can be read."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from autograder.build import write_instructor_notebook
+from tests.browser.answers import Answers, read_answers
+from tests.browser.conftest import Screenshot
+from tests.browser.jupyterlab import REPOSITORY, Notebook, Server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
+LESSON = "02_trace"
+TABLES = {"q4-candidates", "q5-candidates", "q7-candidates", "q7-configurations", "q7-environment"}
+PASSAGES = {
+    "q4-show-llama",
+    "q4-show-forward",
+    "q5-show-empty",
+    "q6-show-forward",
+    "q6-show-read",
+    "q7-show-cuda",
+}
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    folder = tmp_path_factory.mktemp("instructor")
+    (folder / "source").mkdir()
+    shutil.copy(REPOSITORY / "source" / f"{LESSON}.py", folder / "source")
+    shutil.copytree(REPOSITORY / "release" / LESSON, folder / "release" / LESSON)
+    write_instructor_notebook(folder, LESSON)
+    return read_answers(folder, LESSON)
+
+
+def test_lesson_2_runs_with_every_answer_and_can_be_read(
+    server: Server, context: BrowserContext, answers: Answers, screenshot: Screenshot, course_folder: Path
+) -> None:
+    notebook = Notebook(context.new_page(), server, f"work/{LESSON}/{LESSON}.ipynb")
+    notebook.fill_in(answers.solutions)
+    notebook.restart_and_run_all()
+    shown = {name: notebook.outputs(name) for name in notebook.ids()}
+    assert {name: output.errors for name, output in shown.items() if output.errors} == {}
+    assert [name for name in answers.checks if not shown[name].text.startswith("✓")] == []
+    for name in sorted(TABLES):
+        assert notebook.output(name).locator("table").count() == 1
+        screenshot(notebook.page, f"lesson-2-{name}")
+    for name in sorted({*PASSAGES, "setup", "q4-trace", "q4-swap", "q6-trace", "q6-forgotten", "self-path"}):
+        assert notebook.output(name).inner_text().strip()
+        screenshot(notebook.page, f"lesson-2-{name}")
+    assert notebook.overflowing() == []
+    # As the question goes around: the write looked for in forward.
+    right = answers.solutions["q6-paths-code"]
+    wrong = right.replace("unified_kv_cache_update", "unified_attention_with_output")
+    notebook.type(
+        "q6-paths-code", wrong.replace("FlashAttentionImpl.do_kv_cache_update", "FlashAttentionImpl.forward")
+    )
+    assert notebook.run("q6-paths-code").errors == []
+    assert notebook.run("q6-paths").text.startswith("✗ q6_paths: q6_write: FlashAttentionImpl.forward")
+    assert answers.message("q6_paths", "forward-writes") in " ".join(notebook.shown_text("q6-paths").split())
+    screenshot(notebook.page, "lesson-2-wrong-answer")
+    notebook.type("q5-classes-code", answers.stubs["q5-classes-code"])
+    notebook.run("q5-classes-code")
+    notebook.run("q5-classes")
+    assert notebook.shown_text("q5-classes").startswith("✗ q5_classes: this is not answered yet")
+    screenshot(notebook.page, "lesson-2-unanswered")
+    notebook.page.close()
