@@ -61,9 +61,10 @@ class CompileOnly:
                 source, target=GPUTarget("cuda", 90, 32), options={"num_warps": num_warps}
             )
         ptx, log = compiled.asm["ptx"], said.getvalue()
-        assert "bytes spill stores" in log, "Triton did not print what ptxas said"
+        assert "bytes spill stores" in log, f"nothing said by ptxas (compiled before?): {self.launch}"
         report = {
             "launch": self.launch,
+            "consumers": C.CONSUMERS,
             "shared": compiled.metadata.shared,
             "spilled": sum(int(number) for number in re.findall(r"(\d+) bytes spill stores", log)),
             "serialized": "wgmma" in log,
