@@ -12,7 +12,7 @@ import triton.language as tl
 import kernels
 from kernels import decode, runtime
 from kernels.schedule import find_split
-from tests.kernels.batches import DTYPES, SPECS, Spec, assert_attention_right, make_batch
+from tests.kernels.batches import SPECS, Spec, assert_attention_right, make_batch
 
 DECODE_SPECS = {
     name: replace(spec, requests=tuple((1, seq_len) for _, seq_len in spec.requests))
@@ -135,8 +135,14 @@ def options_of(name, device):
     return {option: tensor(value) for option, value in FEATURES[name].items()}
 
 
-@pytest.mark.parametrize("wanted", [1, 12])
-@pytest.mark.parametrize("dtype", DTYPES)
+# Each dtype, cut and uncut; all pairs of them on a GPU.
+PAIRS = [(torch.float16, 1), (torch.float32, 12)]
+MORE_PAIRS = [(torch.float16, 12), (torch.float32, 1), (torch.bfloat16, 1), (torch.bfloat16, 12)]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wanted"), PAIRS + [pytest.param(*pair, marks=pytest.mark.gpu) for pair in MORE_PAIRS]
+)
 @pytest.mark.parametrize("name", FEATURES)
 def test_each_feature_is_right(name, dtype, wanted, device, monkeypatch):
     cut(monkeypatch, wanted, min_split_size=32, tile_size=32)
@@ -191,8 +197,9 @@ def _find_every_split(
     tl.store(found_ptr + program * 4 + 3, seq_len)
 
 
-@pytest.mark.parametrize("fixed", [0, 50])
-@pytest.mark.parametrize("wanted", [1, 10, 64])
+@pytest.mark.parametrize(
+    ("wanted", "fixed"), [(1, 0), (10, 0), (64, 0), (10, 50)]
+)  # fixed: no split is wanted
 @pytest.mark.parametrize(
     "lengths", [[500], [0], [3, 0, 0, 200, 17], [64] * 9, [0, 20, 40, 60, 80, 100]], ids=str
 )

@@ -1,4 +1,4 @@
-"""What `import kernels` loads, and where it says that kernels run. Each case is a fresh process."""
+"""What `import kernels` loads, and where it says that kernels run. Each case is a fresh process, with torch loaded."""
 
 import inspect
 import os
@@ -10,28 +10,50 @@ import torch
 
 import kernels
 from kernels import reference, runtime
+from tests.kernels.warm_python import WarmPython
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
 
 
-def run_python(code, **environment):
-    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | environment
-    env["PYTHONPATH"] = os.pathsep.join(sys.path)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
-    return done.stdout.strip() + done.stderr.strip()
+@pytest.fixture(scope="module")
+def warm():
+    warm = WarmPython()
+    yield warm
+    warm.close()
 
 
-def test_import_loads_no_triton():
+@pytest.fixture
+def run_python(warm):
+    """What a fresh process prints that runs this code."""
+
+    def run(code, **environment):
+        env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | environment
+        return warm.run(code, env)
+
+    return run
+
+
+def test_a_fresh_process_has_nothing_of_ours_nor_of_the_one_before(run_python):
+    code = "import sys; print([m for m in ('kernels', 'triton', 'pytest') if m in sys.modules], 'torch' in sys.modules)"
+    for _ in range(2):
+        assert run_python(code) == "[] True"
+        assert run_python("import os, kernels, triton; print(os.environ['A'])", A="b") == "b"
+        assert run_python("import os; print(os.environ.get('A')); 1 / 0").endswith(
+            "ZeroDivisionError: division by zero"
+        )
+
+
+def test_import_loads_no_triton(run_python):
     modules = "kernels, kernels.reference, kernels.block_pool, kernels.contract, kernels.tiers"
     assert run_python(f"import sys, {modules}; print('triton' in sys.modules)") == "False"
 
 
-def test_a_triton_function_loads_triton_on_first_use():
+def test_a_triton_function_loads_triton_on_first_use(run_python):
     code = "import sys, kernels; kernels.paged_decode; print('triton' in sys.modules)"
     assert run_python(code) == "True"
 
 
-def test_kernels_imports_nothing_of_the_course():
+def test_kernels_imports_nothing_of_the_course(run_python):
     code = (
         "import sys, kernels\nfor name in kernels.__all__: getattr(kernels, name)\n"
         "print([m for m in ('course', 'autograder', 'IPython', 'nbgrader', 'bench') if m in sys.modules])"
@@ -81,14 +103,14 @@ def test_explain_decode_takes_what_paged_decode_takes():
     ]
 
 
-def test_kernels_do_not_load_references():
+def test_kernels_do_not_load_references(run_python):
     names = ("attention", "cascade", "decode", "kv_cache", "latent", "merge", "prefill", "tiers")
     modules = ", ".join(f"kernels.{name}" for name in names)
     assert run_python(f"import sys, {modules}; print('kernels.reference' in sys.modules)") == "False"
 
 
 @no_gpu
-def test_without_a_gpu_kernels_run_in_the_interpreter():
+def test_without_a_gpu_kernels_run_in_the_interpreter(run_python):
     code = "import os, kernels; print(kernels.device(), kernels.INTERPRET, kernels.describe(), os.environ['TRITON_INTERPRET'])"
     assert run_python(code) == "cpu True CPU (Triton interpreter) 1"
 
@@ -133,20 +155,20 @@ USE = "kernels.merge_attn_states(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1))"
 
 
 @no_gpu
-def test_triton_imported_first_is_named_with_the_way_out():
+def test_triton_imported_first_is_named_with_the_way_out(run_python):
     message = run_python(f"import triton.language, kernels, torch; {USE}")
     assert "RuntimeError: triton was imported before kernels" in message
     assert "import kernels before triton, or set TRITON_INTERPRET=1" in message
 
 
 @no_gpu
-def test_triton_imported_first_with_the_interpreter_on_is_fine():
+def test_triton_imported_first_with_the_interpreter_on_is_fine(run_python):
     code = f"import triton.language, kernels, torch; print({USE}[0].item())"
     assert run_python(code, TRITON_INTERPRET="1") == "0.0"
 
 
 @no_gpu
-def test_the_interpreter_turned_off_without_a_gpu():
+def test_the_interpreter_turned_off_without_a_gpu(run_python):
     message = run_python(f"import kernels, torch; {USE}", TRITON_INTERPRET="0")
     assert "RuntimeError: this machine has no CUDA GPU, and TRITON_INTERPRET=0 turns" in message
     assert run_python("import kernels; print(kernels.describe())", TRITON_INTERPRET="0").startswith("nowhere")
@@ -154,7 +176,7 @@ def test_the_interpreter_turned_off_without_a_gpu():
 
 @no_gpu
 @pytest.mark.parametrize("setting", ["1", "true", "on"])
-def test_a_setting_of_the_user_is_left_alone(setting):
+def test_a_setting_of_the_user_is_left_alone(setting, run_python):
     code = "import os, kernels; print(kernels.INTERPRET, os.environ['TRITON_INTERPRET'])"
     assert run_python(code, TRITON_INTERPRET=setting) == f"True {setting}"
 
