@@ -2,11 +2,10 @@
 generation of GPUs shows what `validate_configuration` is for: everywhere else it says why not.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
-import kernels
 from kernels.backends.backend import MultipleOf
 from kernels.backends.platforms import DeviceCapability
 from kernels.backends.triton_attn import TritonAttentionBackend, TritonAttentionImpl, triton_objection
@@ -60,6 +59,3 @@ class HopperAttentionBackend(TritonAttentionBackend):
 
 class HopperAttentionImpl(TritonAttentionImpl):
     tier = "hopper"
-
-    def prefill(self, *arguments: Any, **options: Any) -> None:
-        kernels.paged_attention(*arguments, **options)

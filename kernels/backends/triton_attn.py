@@ -123,7 +123,7 @@ class TritonAttentionMetadataBuilder(AttentionMetadataBuilder):
 
 
 class TritonAttentionImpl(AttentionImpl):
-    # What paged_decode is asked for by name.
+    # The kernels that decode, and prefill where they can.
     tier = "triton"
 
     def __init__(
@@ -176,7 +176,8 @@ class TritonAttentionImpl(AttentionImpl):
         if attn_metadata.one_token_each:
             kernels.paged_decode(query[:num_actual_tokens], *cache, self.scale, tier=self.tier, **options)
         else:
-            self.prefill(
+            attend = kernels.paged_attention if self.tier == "hopper" else kernels.paged_prefill
+            attend(
                 query[:num_actual_tokens],
                 *cache,
                 attn_metadata.query_start_loc,
@@ -185,10 +186,6 @@ class TritonAttentionImpl(AttentionImpl):
                 **options,
             )
         return output
-
-    def prefill(self, *arguments: Any, **options: Any) -> None:
-        """Batches in which a request has more than one token."""
-        kernels.paged_prefill(*arguments, **options)
 
     def do_kv_cache_update(
         self,
