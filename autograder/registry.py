@@ -109,6 +109,7 @@ _MODULES = {
     "attend": "q2-attend",
     "online_softmax_update": "q3-update",
     "merge_states": "q3-merge",
+    "paged_online_attention": "q9-torch",
 }
 
 
