@@ -110,6 +110,10 @@ _MODULES = {
     "online_softmax_update": "q3-update",
     "merge_states": "q3-merge",
     "paged_online_attention": "q9-torch",
+    "paged_online_attention_triton": "q9-triton",
+    "kv_bytes": "q9-bytes",
+    "paged_causal_attention": "q10-torch",
+    "paged_causal_attention_triton": "q10-triton",
 }
 
 

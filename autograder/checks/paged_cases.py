@@ -89,7 +89,7 @@ class Draw:
         }
         placed: dict[str, Any] = {name: value.to(device) for name, value in inputs.items()}
         placed["scale"] = head_size**-0.5 if scale is None else scale
-        return Case(label, {**placed, "decode": decode, **more})
+        return Case(label, {**placed, "decode": decode, "shared": shared, **more})
 
     def integer(self, label: str, low: int, high: int) -> int:
         """A number that the suite's seed decides, low and high included."""

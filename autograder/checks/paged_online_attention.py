@@ -44,7 +44,7 @@ def cases(suite: Suite) -> list[Case]:
         draw.decode("a long sequence: nothing may copy all of it", [24 * n - 5], heads=(2, 1), long=True),
         draw.decode(
             "a cache whose third block lies beyond element 2**31",
-            [2 * n],
+            [3 * n],
             dtype=torch.float16,
             heads=(2, 1),
             spread=True,

@@ -27,7 +27,7 @@ def observed(
     """What `function(*arguments.values())` returns, and what was seen: plain data, the fields of `watched.Observation`.
 
     arguments: by name, tensors and numbers, in the order of the function's parameters; `key_cache`, `value_cache`,
-    `block_table` and `seq_lens` among them. spread: hand over caches of 3 blocks that lie 2**30 elements apart.
+    `block_table` and `seq_lens` among them. spread: hand over caches whose blocks lie 2**30 elements apart.
     Raises what the function raises.
     """
     import kernels
@@ -129,6 +129,8 @@ def _spread_out(cache: torch.Tensor) -> torch.Tensor:
     if cache.device.type == "cpu":
         # Shared and empty: such memory counts when it is touched, not when it is asked for.
         flat = torch.frombuffer(mmap.mmap(-1, size * cache.element_size()), dtype=cache.dtype)
+    elif torch.cuda.mem_get_info()[0] < 4 * size * cache.element_size():
+        return cache.clone()  # a small GPU: this case tells nothing there
     else:
         flat = torch.empty(size, dtype=cache.dtype, device=cache.device)
     spread = flat.as_strided(cache.shape, (SPREAD, *cache.stride()[1:]))
