@@ -109,11 +109,14 @@ _MODULES = {
     "attend": "q2-attend",
     "online_softmax_update": "q3-update",
     "merge_states": "q3-merge",
+    "relocate_blocks": "q8-relocate",
+    "find_contract_breach": "q8-contract",
     "paged_online_attention": "q9-torch",
     "paged_online_attention_triton": "q9-triton",
     "kv_bytes": "q9-bytes",
     "paged_causal_attention": "q10-torch",
     "paged_causal_attention_triton": "q10-triton",
+    "paged_split_kv_attention": "q10b-split",
 }
 
 

@@ -18,7 +18,7 @@ class Observation:
 
     launches: kernels of the answer's own that ran, by name. borrowed: those of the course that ran. recorded: whether
     every access was (in the interpreter, not on a GPU). loaded, distinct: bytes that kernels
-    loaded of key_cache and value_cache, in all and at least once. trespasses: the first read of a slot that the program's
+    loaded of key_cache and value_cache, in all and at least once. readers: programs that loaded from key_cache. trespasses: the first read of a slot that the program's
     request does not own. copied: bytes of the largest tensor that torch made, or wrote while it read a cache. copies: how,
     in words.
     """
@@ -28,6 +28,7 @@ class Observation:
     recorded: bool
     loaded: dict[str, int]
     distinct: dict[str, int]
+    readers: int
     trespasses: list[str]
     copied: int
     copies: list[str]
@@ -80,6 +81,7 @@ def _is_plain(seen: dict[str, Any]) -> bool:
     return (
         type(seen["recorded"]) is bool
         and type(seen["copied"]) is int
+        and type(seen["readers"]) is int
         and all(type(seen[name]) is dict for name in counts)
         and all(type(k) is str and type(v) is int for name in counts for k, v in seen[name].items())
         and all(type(seen[name]) is list for name in texts)

@@ -43,6 +43,8 @@ class Draw:
         scale: float | None = None,
         queries: float = 1.0,
         keys: float = 1.0,
+        query_mean: float = 0.0,
+        key_mean: float = 0.0,
         values: tuple[float, float] = (0.0, 1.0),
         shared: int = 0,
         tails: float = torch.nan,
@@ -51,7 +53,7 @@ class Draw:
     ) -> Case:
         """A case with one (num_computed_tokens, num_new_tokens) for each request.
 
-        heads: query heads and kv heads. queries, keys: their standard deviation; values: mean and standard deviation.
+        heads: query heads and kv heads. queries, keys: their standard deviation, around a mean; values: both.
         shared: so many first blocks are common to all requests. tails: what the slots after a request's last token hold.
         more: goes into the case's inputs.
         """
@@ -70,14 +72,15 @@ class Draw:
         for request, (length, count) in enumerate(zip(lengths, needed, strict=True)):
             blocks = (prefix + [free.pop() for _ in range(count - shared)]) if count else []
             table[request, :count] = torch.tensor(blocks, dtype=torch.int32)
-            for cache, (mean, spread) in zip(caches, ((0.0, keys), values), strict=True):
+            for cache, (mean, spread) in zip(caches, ((key_mean, keys), values), strict=True):
                 for logical, block in enumerate(blocks):
                     held = min(block_size, length - logical * block_size)
                     drawn = torch.randn(held, num_kv_heads, head_size, generator=generator)
                     cache[block] = tails
                     cache[block, :held] = (mean + spread * drawn).to(dtype)
         tokens = [new for _, new in requests]
-        query = (queries * torch.randn(sum(tokens), num_heads, head_size, generator=generator)).to(dtype)
+        drawn = torch.randn(sum(tokens), num_heads, head_size, generator=generator)
+        query = (query_mean + queries * drawn).to(dtype)
         device = kernels.device()
         inputs = {
             "query": query,
@@ -143,7 +146,8 @@ def call(function: Any, case: Case, names: Sequence[str], *, triton: bool) -> Ou
 
 def _evidence(seen: watched.Observation, case: Case, triton: bool) -> tuple[str, str]:
     keys = case.inputs["key_cache"]
-    slots = int(case.inputs["seq_lens"].sum()) * keys[0, 0].numel() * keys.element_size()
+    asked = case.inputs["query_start_loc"].diff() > 0  # of the others nothing has to be read
+    slots = int(case.inputs["seq_lens"][asked].sum()) * keys[0, 0].numel() * keys.element_size()
     if triton and not seen.launches:
         if seen.borrowed:
             return "a kernel of the course ran and none of yours", f"It was {seen.borrowed[0]}."
@@ -155,6 +159,10 @@ def _evidence(seen: watched.Observation, case: Case, triton: bool) -> tuple[str,
                     "your Triton kernel ran, but it did not compute the output",
                     f"It read {read} of the {slots} bytes of {name} that the requests own.",
                 )
+    if seen.recorded and case.inputs.get("in_parallel") and seen.readers < 2:
+        return "one program reads the whole sequence", (
+            f"num_splits is {case.inputs['num_splits']}, and {seen.readers} program loads from key_cache."
+        )
     if case.inputs.get("long") and seen.copied >= slots:
         how = seen.copies[0] if seen.copies else f"A tensor of {seen.copied} bytes was made."
         return "the whole sequence is copied before attention starts", how

@@ -17,7 +17,7 @@ def cases(suite: Suite) -> list[Case]:
     chosen = [
         draw.batch("prefill of one request", [(0, n + 3)], heads=(1, 1)),
         draw.batch("a chunk that starts inside a block", [(5, n)], heads=(2, 1), tails=1.0),
-        draw.batch("a chunk behind several blocks", [(2 * n + 3, 7)], heads=(1, 1), scale=0.3),
+        draw.batch("a chunk behind several blocks", [(2 * n - 4, 9)], heads=(1, 1), scale=0.3),
         draw.batch("decode: the last token alone", [(n, 1), (n - 1, 1)], heads=(2, 1)),
         draw.batch("prefill, chunk and decode together", [(0, 5), (n + 2, 4), (9, 1)], heads=(2, 2), tails=2.0),
         draw.batch("requests without a token, and without a new one", [(3, 2), (0, 0), (6, 0), (0, 3)]),

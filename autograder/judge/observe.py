@@ -63,6 +63,8 @@ def _recorded(function: Callable[..., Any], given: dict[str, Any]) -> tuple[Any,
         if name in recording.names:
             seen["loaded"][name] = recording.bytes_loaded(name)
             seen["distinct"][name] = recording.distinct_bytes_loaded(name)
+    slots = recording.slots("key_cache") if "key_cache" in recording.names else []
+    seen["readers"] = len({tuple(row) for row in slots[["launch", "x", "y", "z"]].tolist()}) if len(slots) else 0
     trespasses = recording.trespasses(given["block_table"], given["seq_lens"], given.get("query_start_loc"))
     seen["trespasses"] = [str(one)[:MAX_TEXT] for one in trespasses[:1]]
     seen["copied"] = _copied(recording.torch_ops)
@@ -81,7 +83,7 @@ def _measured(function: Callable[..., Any], given: dict[str, Any]) -> tuple[Any,
 
     with WatchTorch(_Caches(given), lambda: 0) as watch:  # type: ignore[arg-type]
         result = function(*given.values())
-    seen = {"recorded": False, "loaded": {}, "distinct": {}, "trespasses": []}
+    seen = {"recorded": False, "loaded": {}, "distinct": {}, "readers": 0, "trespasses": []}
     return result, {**seen, "copied": _copied(watch.ops), "copies": []}
 
 
