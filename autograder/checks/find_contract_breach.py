@@ -27,7 +27,9 @@ def run(answer: Answer, case: Case) -> Output:
     if found is not None and (type(found) is not str or found not in CLAUSES):
         said = repr(found) if type(found) is str else f"a {type(found).__name__}"
         names = ", ".join(f'"{clause}"' for clause in CLAUSES)
-        raise AnswerProblem(Problem(f"find_contract_breach must return one of {names} or None, got {said[:80]}"))
+        raise AnswerProblem(
+            Problem(f"find_contract_breach must return one of {names} or None, got {said[:80]}")
+        )
     return {"found": found}
 
 
@@ -37,7 +39,9 @@ def inspect(output: Output, case: Case) -> Problem | None:
     if not breaks:
         if found is None:
             return None
-        return Problem("a right function is said to break the contract", f"It {does}. Expected None, got {said}")
+        return Problem(
+            "a right function is said to break the contract", f"It {does}. Expected None, got {said}"
+        )
     if found is None:
         return Problem("a break of the contract is not found", f'The function {does}: "{breaks[0]}"')
     if found not in breaks:

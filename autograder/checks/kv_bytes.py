@@ -37,7 +37,12 @@ def cases(suite: Suite) -> list[Case]:
 def run(answer: Answer, case: Case) -> Output:
     arguments = paged_cases.copied(case, paged_cases.DECODE)
     output, seen = watched.call(answer["paged_online_attention_triton"], arguments)
-    return {"output": output, "launched": bool(seen.launches), "recorded": seen.recorded, **_times(seen, case)}
+    return {
+        "output": output,
+        "launched": bool(seen.launches),
+        "recorded": seen.recorded,
+        **_times(seen, case),
+    }
 
 
 def _times(seen: watched.Observation, case: Case) -> dict[str, float]:
@@ -92,7 +97,7 @@ CHECK = Check(
         "Let the grid be (num_reqs, num_kv_heads). A program loads its num_queries_per_kv queries as a tile [rows, "
         "head_size]; m and l become vectors, acc a tile. scores [rows, BLOCK_SIZE] is a matrix product of queries and "
         "keys.",
-        "tl.dot(query, tl.trans(key), input_precision=\"ieee\") gives the scores and tl.dot(p.to(value.dtype), value, "
+        'tl.dot(query, tl.trans(key), input_precision="ieee") gives the scores and tl.dot(p.to(value.dtype), value, '
         'input_precision="ieee") the sum. It takes at least 16 rows: pad rows to max(16, power of two) and mask those '
         "past num_queries_per_kv when you load the queries and when you store.",
     ),

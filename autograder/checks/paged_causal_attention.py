@@ -19,7 +19,9 @@ def cases(suite: Suite) -> list[Case]:
         draw.batch("a chunk that starts inside a block", [(5, n)], heads=(2, 1), tails=1.0),
         draw.batch("a chunk behind several blocks", [(2 * n - 4, 9)], heads=(1, 1), scale=0.3),
         draw.batch("decode: the last token alone", [(n, 1), (n - 1, 1)], heads=(2, 1)),
-        draw.batch("prefill, chunk and decode together", [(0, 5), (n + 2, 4), (9, 1)], heads=(2, 2), tails=2.0),
+        draw.batch(
+            "prefill, chunk and decode together", [(0, 5), (n + 2, 4), (9, 1)], heads=(2, 2), tails=2.0
+        ),
         draw.batch("requests without a token, and without a new one", [(3, 2), (0, 0), (6, 0), (0, 3)]),
         draw.batch("a query that fills a block exactly", [(0, n), (n, n)], heads=(1, 1)),
         draw.batch("four query heads to a kv head, head size 80", [(3, 4)], heads=(8, 2), head_size=80),

@@ -23,7 +23,7 @@ def cases(suite: Suite) -> list[Case]:
         draw.decode("seven query heads to a kv head, head size 128", [7], heads=(7, 1), head_size=128),
         draw.decode("blocks of 32 tokens", [33, 70], heads=(2, 1), block_size=32, scale=0.3),
         draw.decode("two requests that share a block", [n + 5, n + 9], shared=1, heads=(2, 1), scale=0.05),
-        draw.decode("scores in the hundreds", [3 * n], queries=10.0, keys=10.0, scale=1.0, heads=(2, 1)),
+        draw.decode("scores in the hundreds", [5 * n, 5], queries=10.0, keys=10.0, scale=1.0, heads=(2, 1)),
         draw.decode(
             "float16: products of query and key beyond 65504",
             [2 * n + 1],

@@ -9,9 +9,7 @@ from autograder.suite import Case
 
 
 def run(answer: Answer, case: Case) -> Output:
-    return paged_cases.call(
-        answer["paged_online_attention_triton"], case, paged_cases.DECODE, triton=True
-    )
+    return paged_cases.call(answer["paged_online_attention_triton"], case, paged_cases.DECODE, triton=True)
 
 
 CHECK = Check(

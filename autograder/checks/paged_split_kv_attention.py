@@ -20,9 +20,15 @@ def cases(suite: Suite) -> list[Case]:
         draw.decode("two splits of unlike weight", [2 * n], num_splits=2, heads=(2, 1), scale=0.5),
         draw.decode("splits that do not divide the blocks", [5 * n - 3], num_splits=2, in_parallel=True),
         draw.decode("more splits than blocks", [n + 1], num_splits=5, heads=(1, 1), tails=2.0),
-        draw.decode("a ragged batch with a request of length 0", [3, 0, 2 * n + 2], num_splits=3, heads=(1, 1)),
-        draw.decode("four query heads to a kv head, head size 80", [n + 2], num_splits=2, heads=(8, 2), head_size=80),
-        draw.decode("head size 128, blocks of 32", [70], num_splits=3, heads=(1, 1), head_size=128, block_size=32),
+        draw.decode(
+            "a ragged batch with a request of length 0", [3, 0, 2 * n + 2], num_splits=3, heads=(1, 1)
+        ),
+        draw.decode(
+            "four query heads to a kv head, head size 80", [n + 2], num_splits=2, heads=(8, 2), head_size=80
+        ),
+        draw.decode(
+            "head size 128, blocks of 32", [70], num_splits=3, heads=(1, 1), head_size=128, block_size=32
+        ),
         draw.decode("scores in the hundreds", [3 * n], num_splits=3, queries=10.0, keys=10.0, scale=1.0),
         draw.decode(
             "float16, scores in the hundreds close to each other",

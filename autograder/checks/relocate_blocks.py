@@ -64,7 +64,9 @@ def run(answer: Answer, case: Case) -> Output:
 def inspect(output: Output, case: Case) -> Problem | None:
     for name in NAMES:
         given = case.inputs[name]
-        problem = tensor_problem(f"the new {name}", output[name], tuple(given.shape), (given.dtype,), given.device)
+        problem = tensor_problem(
+            f"the new {name}", output[name], tuple(given.shape), (given.dtype,), given.device
+        )
         if problem:
             return problem
     table, new_ids = case.inputs["block_table"], case.inputs["new_ids"]
@@ -73,7 +75,9 @@ def inspect(output: Output, case: Case) -> Problem | None:
             where, expected = int(output["block_table"][request, logical]), int(new_ids[block])
             place = f"request {request}, logical block {logical} (it was block {block}; new_ids[{block}] = {expected})"
             if where != expected:
-                return Problem("the new block_table has wrong values", f"{place}: expected {expected}, got {where}")
+                return Problem(
+                    "the new block_table has wrong values", f"{place}: expected {expected}, got {where}"
+                )
             for name in NAMES[:2]:
                 if not same_tensors(output[name][expected], case.inputs[name][block]):
                     return Problem(f"the new {name} holds something else there", place)

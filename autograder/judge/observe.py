@@ -64,7 +64,9 @@ def _recorded(function: Callable[..., Any], given: dict[str, Any]) -> tuple[Any,
             seen["loaded"][name] = recording.bytes_loaded(name)
             seen["distinct"][name] = recording.distinct_bytes_loaded(name)
     slots = recording.slots("key_cache") if "key_cache" in recording.names else []
-    seen["readers"] = len({tuple(row) for row in slots[["launch", "x", "y", "z"]].tolist()}) if len(slots) else 0
+    seen["readers"] = (
+        len({tuple(row) for row in slots[["launch", "x", "y", "z"]].tolist()}) if len(slots) else 0
+    )
     trespasses = recording.trespasses(given["block_table"], given["seq_lens"], given.get("query_start_loc"))
     seen["trespasses"] = [str(one)[:MAX_TEXT] for one in trespasses[:1]]
     seen["copied"] = _copied(recording.torch_ops)

@@ -142,9 +142,7 @@ class Session:
         """An attribute of an object in the worker."""
         return self._ask({"do": "attribute", "on": self._reach(proxy), "name": name}, self.limits.call)
 
-    def call(
-        self, proxy: Proxy, args: tuple[Any, ...], kwargs: dict[str, Any], by: str | None = None
-    ) -> Any:
+    def call(self, proxy: Proxy, args: tuple[Any, ...], kwargs: dict[str, Any], by: str | None = None) -> Any:
         """Calls an object in the worker with plain data. What it changes in place is changed in the arguments here.
 
         by: the function of `observe` that calls it, with these arguments after it.

@@ -102,7 +102,7 @@ SORTED = _edited(
 )
 REVERSED = _edited(
     "reads the block table from its end",
-    ("order",),
+    ("order", "tail"),
     (_BLOCKS, "blocks = block_table[request, :num_blocks].long().flip(0)"),
 )
 CACHED_BY_ID = _edited(
@@ -139,7 +139,10 @@ FIRST_ROW = _edited(
 CLEANS_IN_PLACE = _edited(
     "replaces NaN in the cache in place",
     ("inputs",),
-    ("    output = torch.zeros_like(query)\n", "    output = torch.zeros_like(query)\n    value_cache.nan_to_num_()\n"),
+    (
+        "    output = torch.zeros_like(query)\n",
+        "    output = torch.zeros_like(query)\n    value_cache.nan_to_num_()\n",
+    ),
 )
 SCALES_IN_PLACE = _edited(
     "scales the query in place",
@@ -148,9 +151,18 @@ SCALES_IN_PLACE = _edited(
     ("k) * scale", "k)"),
 )
 
-VISIBLE = (RIGHT, READS_THE_TAIL, CONTIGUOUS, SORTED, CACHED_BY_ID, LONGEST_FOR_ALL, SCALES_IN_PLACE, RIGHT_BASE_2)
-HIDDEN = (
+VISIBLE = (
+    RIGHT,
+    READS_THE_TAIL,
     NAN_TIMES_ZERO,
+    CONTIGUOUS,
+    SORTED,
+    CACHED_BY_ID,
+    LONGEST_FOR_ALL,
+    SCALES_IN_PLACE,
+    RIGHT_BASE_2,
+)
+HIDDEN = (
     ONE_TOO_MANY,
     IDENTITY,
     REVERSED,

@@ -111,7 +111,7 @@ breach.edit(
 )
 breach.edit(
     "always-the-same-clause",
-    "that something is wrong is found, and not what: every break is called \"tail\". Change one thing at a time.",
+    'that something is wrong is found, and not what: every break is called "tail". Change one thing at a time.',
     ("return clause", 'return "tail"'),
     ('return "inputs"', 'return "tail"'),
 )
@@ -121,10 +121,18 @@ breach.edit(
 def against_a_twin(attend):
     """Compares the function with itself on a case with one thing changed; its first answer is believed."""
     generator = torch.Generator().manual_seed(0)
-    k, v, query = (torch.randn(*shape, generator=generator) for shape in ((32, 4, 2, 8), (32, 4, 2, 8), (2, 4, 8)))
+    k, v, query = (
+        torch.randn(*shape, generator=generator) for shape in ((32, 4, 2, 8), (32, 4, 2, 8), (2, 4, 8))
+    )
 
     def ask(table, lens, k=k, v=v):
-        given = [query[: len(lens)].clone(), k.clone(), v.clone(), torch.tensor(table).int(), torch.tensor(lens).int()]
+        given = [
+            query[: len(lens)].clone(),
+            k.clone(),
+            v.clone(),
+            torch.tensor(table).int(),
+            torch.tensor(lens).int(),
+        ]
         kept = [t.clone() for t in given]
         out = attend(*given, 0.3)
         changed = any(not torch.allclose(a, b, equal_nan=True) for a, b in zip(given, kept))

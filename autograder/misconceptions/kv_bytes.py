@@ -42,8 +42,14 @@ _edit(
     "whole-tiles-from-block-0",
     "lanes past the end of the sequence load something all the same (block 0, the tail) and are masked later. Give "
     "tl.load the mask: what is masked is not loaded.",
-    ("key_at[:, None] + dim[None, :], mask=mask_kv, other=0.0)", "key_at[:, None] + dim[None, :], mask=in_head[None, :], other=0.0)"),
-    ("value_at[:, None] + dim[None, :], mask=mask_kv, other=0.0)", "value_at[:, None] + dim[None, :], mask=in_head[None, :], other=0.0)\n        value = tl.where(mask_kv, value, 0.0)"),
+    (
+        "key_at[:, None] + dim[None, :], mask=mask_kv, other=0.0)",
+        "key_at[:, None] + dim[None, :], mask=in_head[None, :], other=0.0)",
+    ),
+    (
+        "value_at[:, None] + dim[None, :], mask=mask_kv, other=0.0)",
+        "value_at[:, None] + dim[None, :], mask=in_head[None, :], other=0.0)\n        value = tl.where(mask_kv, value, 0.0)",
+    ),
 )
 _edit(
     "values-loaded-twice",

@@ -8,9 +8,7 @@ from autograder.collect import Collector
 
 
 # The solution, in which the mistakes below are made; source/03_build.py walks through it.
-def paged_causal_attention(
-    query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale
-):
+def paged_causal_attention(query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale):
     num_heads, head_size = query.shape[1:]
     block_size, num_kv_heads = key_cache.shape[1:3]
     num_queries_per_kv = num_heads // num_kv_heads
@@ -128,7 +126,10 @@ causal.edit(
     "kv-head-modulo",
     "query head h reads kv head h % num_kv_heads. Neighbouring query heads share a kv head: it is "
     "h // num_queries_per_kv.",
-    ("unflatten(1, (num_kv_heads, num_queries_per_kv))", "unflatten(1, (num_queries_per_kv, num_kv_heads)).transpose(1, 2)"),
+    (
+        "unflatten(1, (num_kv_heads, num_queries_per_kv))",
+        "unflatten(1, (num_queries_per_kv, num_kv_heads)).transpose(1, 2)",
+    ),
     (".flatten(1, 2).to", ".transpose(1, 2).flatten(1, 2).to"),
 )
 causal.edit(
@@ -140,12 +141,12 @@ causal.edit(
 causal.edit(
     "scale-left-out",
     "the scores are not multiplied by scale.",
-    ('q, k) * scale', "q, k)"),
+    ("q, k) * scale", "q, k)"),
 )
 causal.edit(
     "scale-from-the-head-size",
     "the scores are multiplied by head_size ** -0.5 whatever the argument `scale` says.",
-    ('q, k) * scale', "q, k) * head_size**-0.5"),
+    ("q, k) * scale", "q, k) * head_size**-0.5"),
 )
 causal.edit(
     "masked-with-a-number-too-small",
@@ -192,7 +193,7 @@ causal.edit(
     "query-scaled-in-place",
     "the query is scaled in place: `query *= scale` changes the caller's tensor.",
     ("num_heads, head_size = query.shape[1:]", "num_heads, head_size = query.mul_(scale).shape[1:]"),
-    ('q, k) * scale', "q, k)"),
+    ("q, k) * scale", "q, k)"),
 )
 
 
@@ -248,7 +249,9 @@ def from_the_last(query, key_cache, value_cache, block_table, seq_lens, query_st
     _, block_size, num_kv_heads, _ = key_cache.shape
     group = num_heads // num_kv_heads
     output = torch.empty_like(query)
-    for r, (n, a, b) in enumerate(zip(seq_lens.tolist(), query_start_loc[:-1].tolist(), query_start_loc[1:].tolist())):
+    for r, (n, a, b) in enumerate(
+        zip(seq_lens.tolist(), query_start_loc[:-1].tolist(), query_start_loc[1:].tolist())
+    ):
         q = query[a:b].to(torch.float32).transpose(0, 1) * (scale * math.log2(math.e))
         at = torch.arange(n - (b - a), n, device=query.device)[:, None]
         m = torch.full((num_heads, b - a, 1), -torch.inf, device=query.device)

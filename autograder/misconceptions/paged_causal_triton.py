@@ -86,7 +86,9 @@ def _paged_causal_kernel(
     tl.store(out_ptr + at, out.to(out_ptr.dtype.element_ty), mask=mask)
 
 
-def paged_causal_attention_triton(query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale):
+def paged_causal_attention_triton(
+    query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale
+):
     num_heads, head_size = query.shape[1:]
     block_size, num_kv_heads = key_cache.shape[1:3]
     num_queries_per_kv = num_heads // num_kv_heads
@@ -190,8 +192,12 @@ def _one_token_kernel(
         block = tl.load(table + r * t0 + j).to(tl.int64)
         held = j * B + slot < n
         mask = held[:, None] & (d < D)[None, :]
-        k = tl.load(keys + block * k0 + slot[:, None] * k1 + h // GROUP * k2 + d[None, :], mask=mask, other=0.0)
-        v = tl.load(values + block * v0 + slot[:, None] * v1 + h // GROUP * v2 + d[None, :], mask=mask, other=0.0)
+        k = tl.load(
+            keys + block * k0 + slot[:, None] * k1 + h // GROUP * k2 + d[None, :], mask=mask, other=0.0
+        )
+        v = tl.load(
+            values + block * v0 + slot[:, None] * v1 + h // GROUP * v2 + d[None, :], mask=mask, other=0.0
+        )
         s = tl.where(held, tl.sum(k.to(tl.float32) * q[None, :], axis=1) * scale, float("-inf"))
         new = tl.maximum(m, tl.max(s, axis=0))
         p = tl.exp(s - new)

@@ -205,7 +205,10 @@ decode.edit(
 decode.edit(
     "query-scaled-in-place",
     "the query is scaled in place: `query *= scale` changes the caller's tensor. `query = query * scale` makes a new one.",
-    ("num_reqs, num_heads, head_size = query.shape", "num_reqs, num_heads, head_size = query.mul_(scale).shape"),
+    (
+        "num_reqs, num_heads, head_size = query.shape",
+        "num_reqs, num_heads, head_size = query.mul_(scale).shape",
+    ),
     ('"gqd,kgd->gqk", q, k) * scale', '"gqd,kgd->gqk", q, k)'),
 )
 decode.edit(

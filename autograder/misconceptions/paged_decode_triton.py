@@ -195,7 +195,9 @@ def _one_head_kernel(
         block = tl.load(table + r * t0 + j).to(tl.int64)
         held = j * B + slot < n
         mask = held[:, None] & (d < D)[None, :]
-        k = tl.load(keys + block * k0 + slot[:, None] * k1 + h // GROUP * k2 + d[None, :], mask=mask, other=0.0)
+        k = tl.load(
+            keys + block * k0 + slot[:, None] * k1 + h // GROUP * k2 + d[None, :], mask=mask, other=0.0
+        )
         v = tl.load(
             values + block * v0 + slot[:, None] * v1 + h // GROUP * v2 + d[None, :], mask=mask, other=0.0
         )

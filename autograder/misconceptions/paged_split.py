@@ -61,7 +61,10 @@ _edit(
     "empty-split-gives-nan",
     "a split without a token gives NaN: 0 / 0 is NaN, and so is its weight 0 times NaN when the splits are merged. Give it "
     "lse = -inf and an output of zeros, or leave it out.",
-    ("torch.zeros(num_splits, num_heads, head_size", "torch.full((num_splits, num_heads, head_size), math.nan"),
+    (
+        "torch.zeros(num_splits, num_heads, head_size",
+        "torch.full((num_splits, num_heads, head_size), math.nan",
+    ),
 )
 _edit(
     "empty-request-gives-nan",
@@ -129,7 +132,7 @@ _edit(
     "sums-merged-as-outputs",
     "splits hand on acc that is not divided by l, and the merge weighs it by exp(lse), which counts l twice. Divide first, "
     "or weigh by exp(m).",
-    ('p, v) / l[:, None]', "p, v)"),
+    ("p, v) / l[:, None]", "p, v)"),
 )
 _edit(
     "rest-left-out",
@@ -160,12 +163,18 @@ _edit(
 _edit(
     "first-split-only",
     "only the first split reaches the output: the others are computed and not merged, or overwritten.",
-    ("weights = torch.exp(lses", "weights = (torch.arange(num_splits, device=query.device) == 0)[:, None] * torch.exp(lses"),
+    (
+        "weights = torch.exp(lses",
+        "weights = (torch.arange(num_splits, device=query.device) == 0)[:, None] * torch.exp(lses",
+    ),
 )
 _edit(
     "every-split-reads-the-start",
     "each split looks its blocks up from the table's first entry: add the split's own first block.",
-    ("block_table[request][position // block_size]", "block_table[request][(position - first) // block_size]"),
+    (
+        "block_table[request][position // block_size]",
+        "block_table[request][(position - first) // block_size]",
+    ),
 )
 _edit(
     "own-token-left-out",
@@ -180,8 +189,14 @@ _edit(
 _edit(
     "kv-head-modulo",
     "query head h reads kv head h % num_kv_heads. It is h // num_queries_per_kv.",
-    ("key_cache[block, position % block_size].float().repeat_interleave(group, dim=1)", "key_cache[block, position % block_size].float().repeat(1, group, 1)"),
-    ("value_cache[block, position % block_size].float().repeat_interleave(group, dim=1)", "value_cache[block, position % block_size].float().repeat(1, group, 1)"),
+    (
+        "key_cache[block, position % block_size].float().repeat_interleave(group, dim=1)",
+        "key_cache[block, position % block_size].float().repeat(1, group, 1)",
+    ),
+    (
+        "value_cache[block, position % block_size].float().repeat_interleave(group, dim=1)",
+        "value_cache[block, position % block_size].float().repeat(1, group, 1)",
+    ),
 )
 _edit(
     "lse-in-float16",
@@ -191,7 +206,10 @@ _edit(
 _edit(
     "query-scaled-in-place",
     "the query is scaled in place: `query *= scale` changes the caller's tensor.",
-    ("num_reqs, num_heads, head_size = query.shape", "num_reqs, num_heads, head_size = query.mul_(scale).shape"),
+    (
+        "num_reqs, num_heads, head_size = query.shape",
+        "num_reqs, num_heads, head_size = query.mul_(scale).shape",
+    ),
     ("k) * scale", "k)"),
 )
 

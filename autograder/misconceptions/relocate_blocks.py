@@ -65,7 +65,10 @@ relocate.edit(
 relocate.edit(
     "table-sorted",
     "the rows of the new table are sorted. Their order is the order of the tokens.",
-    ("new_ids[block_table.long()].to(block_table.dtype)", "new_ids[block_table.long()].to(block_table.dtype).sort(dim=1).values"),
+    (
+        "new_ids[block_table.long()].to(block_table.dtype)",
+        "new_ids[block_table.long()].to(block_table.dtype).sort(dim=1).values",
+    ),
 )
 relocate.edit(
     "table-of-another-dtype",
