@@ -28,9 +28,9 @@ def cases(suite: Suite) -> list[Case]:
             "float16: products of query and key beyond 65504",
             [2 * n + 1],
             dtype=torch.float16,
-            queries=60.0,
-            keys=60.0,
-            scale=1 / 28800,
+            queries=100.0,
+            keys=100.0,
+            scale=1 / 80000,
             heads=(2, 1),
         ),
         draw.decode(
