@@ -9,7 +9,12 @@ from nbformat import NotebookNode
 import kernels
 from autograder.judge.judge import Judge
 from autograder.judge.sandbox import why_unavailable
-from autograder.misconceptions import attend_functions, find_contract_breach, paged_decode, paged_decode_triton
+from autograder.misconceptions import (
+    attend_functions,
+    find_contract_breach,
+    paged_decode,
+    paged_decode_triton,
+)
 from tests.autograder.judge.conftest import LIMITS
 from tests.autograder.judge.kernel_lesson import _cell
 
@@ -23,7 +28,9 @@ def _source(module: object, *left_out: str) -> str:
 
     text = Path(str(getattr(module, "__file__", ""))).read_text(encoding="utf-8")
     start = text.index("# The solution")
-    end = min(text.index(word) for word in ("\n\n\ndecode", "\n\n\nbreach", "\n\n\ndecode_triton") if word in text)
+    end = min(
+        text.index(word) for word in ("\n\n\ndecode", "\n\n\nbreach", "\n\n\ndecode_triton") if word in text
+    )
     return text[start:end]
 
 
@@ -89,7 +96,9 @@ def test_torch_instead_of_a_kernel_is_told(judges: dict[str, Judge]) -> None:
 
 @pytest.mark.skipif(not kernels.INTERPRET, reason="a GPU does not say where a kernel goes astray")
 def test_a_kernel_out_of_bounds_costs_no_worker(judges: dict[str, Judge]) -> None:
-    code = DECODE_TRITON.replace("key_cache_ptr + key_at[:, None]", "key_cache_ptr + 10**12 + key_at[:, None]")
+    code = DECODE_TRITON.replace(
+        "key_cache_ptr + key_at[:, None]", "key_cache_ptr + 10**12 + key_at[:, None]"
+    )
     points, message = _judged(judges[TRITON], code, TRITON)
     assert points == 0
     assert "goes out of bounds" in message
@@ -100,7 +109,9 @@ def test_a_tester_gets_its_functions_in_the_worker(judges: dict[str, Judge]) -> 
     code = "from kernels import reference\n" + _source(find_contract_breach)
     assert _judged(judges["find_contract_breach"], code, "find_contract_breach")[0] == 4
     points, message = _judged(
-        judges["find_contract_breach"], "def find_contract_breach(attend): return None", "find_contract_breach"
+        judges["find_contract_breach"],
+        "def find_contract_breach(attend): return None",
+        "find_contract_breach",
     )
     assert points == 0
     assert "a break of the contract is not found" in message
