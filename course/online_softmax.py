@@ -133,7 +133,15 @@ def softmax_steps(
         ValueError: naming the argument that does not fit.
     """
     contract.check_paged(
-        query, key_cache, value_cache, block_table, seq_lens, None, scale, None, contract.REFERENCE_DTYPES
+        query,
+        key_cache,
+        value_cache,
+        block_table,
+        seq_lens,
+        None,
+        scale,
+        None,
+        dtypes=contract.REFERENCE_DTYPES,
     )
     num_reqs, num_heads, head_size = query.shape
     block_size, num_kv_heads = key_cache.shape[1:3]

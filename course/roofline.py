@@ -12,6 +12,7 @@ import torch
 import kernels
 from course import gpu_timing, plots
 from course.folder import find_root
+from kernels import reference
 
 # What an H200's data sheet says, and what a large bf16 matrix product reaches on one.
 H200 = (4.8e12, 700e12)
@@ -35,9 +36,9 @@ def committed() -> tuple[str, list[Point]]:
     found = []
     for case in result["cases"]:
         # Older files have "paged" and "dense"; newer ones a result for each contender.
-        times = {who: one["us"] for who, one in case.get("results", {}).items() if "us" in one}
+        times = {who: one["us"] for who, one in (case.get("results") or {}).items() if "us" in one}
         names = {"paged": "kernels", "dense": "torch SDPA, no paging"}
-        times |= {name: case[key]["median_us"] for key, name in names.items() if key in case}
+        times |= {name: case[key]["median_us"] for key, name in names.items() if case.get(key)}
         found += [Point(case["name"], who, us, case["bytes"], case["flops"]) for who, us in times.items()]
     return str(result["environment"]["gpu"]), found
 
@@ -62,7 +63,7 @@ def measured(yours: Mapping[str, Callable[..., torch.Tensor]]) -> list[Point]:
     points = []
     for num_reqs, seq_len in ((1, 32768), (64, 2048)):
         arguments = _batch(num_reqs, seq_len)
-        truth = kernels.reference.paged_decode(*arguments).float()
+        truth = reference.paged_decode(*arguments).float()
         elements = num_reqs * seq_len * 8 * 128
         for who, function in rungs.items():
             output = function(*arguments).float()

@@ -45,16 +45,13 @@ import math
 import torch
 
 import autograder
-import kernels  # before anything that loads triton: without a GPU, this turns its interpreter on
-import triton
-import triton.language as tl
-
 import course
+import kernels  # before anything that loads triton: without a GPU, this turns its interpreter on
 from course import plots, roofline
 from kernels import reference
 
 device = kernels.device()
-print("torch", torch.__version__, "and triton", triton.__version__)
+print("torch", torch.__version__)
 print("Triton kernels run on:", kernels.describe())
 
 
@@ -507,6 +504,13 @@ print("find_contract_breach says:", find_contract_breach(paged_online_attention)
 # `num_columns` are masked: they load nothing.
 
 
+# %% triton-setup nbgrader={"locked": true}
+import triton
+import triton.language as tl
+
+print("triton", triton.__version__, "on:", kernels.describe())
+
+
 # %% toy-kernel
 @triton.jit
 def _row_sums_kernel(x_ptr, out_ptr, num_columns, stride_row, TILE: tl.constexpr):
@@ -530,7 +534,10 @@ if kernels.INTERPRET:
     with course.record(x=x, sums=sums) as recording:
         _row_sums_kernel[(2,)](x, sums, 6, x.stride(0), TILE=8)
     for access in recording:
-        print(access)
+        lanes = f"{access.num_lanes - access.num_masked} of {access.num_lanes} lanes"
+        print(
+            f"program {access.program[0]} {access.kind}s {access.tensor:4}  {lanes}, {access.bytes:2} bytes: {access.line.text}"
+        )
 else:
     print("compiled kernels cannot be recorded; start Jupyter with TRITON_INTERPRET=1 to see this")
 
@@ -723,9 +730,10 @@ if kernels.INTERPRET:
         paged_online_attention_triton(*batch, scale)
     recording.least = course.recording.least_bytes(batch[4], batch[1], batch[2])
     for row in recording.table():
-        print(
-            f"{row.tensor:12} loaded {row.bytes_loaded:6} bytes in {row.loads:3} loads, {row.times_least or 0:.2f} times the least"
-        )
+        if row.loads:
+            print(
+                f"{row.tensor:12} {row.bytes_loaded:6} bytes in {row.loads:3} loads, {row.times_least:.2f} times the least"
+            )
     stray = recording.trespasses(batch[3], batch[4])
     print("reads of slots that a program's request does not own:", len(stray))
 
@@ -1066,7 +1074,7 @@ autograder.check("paged_causal_attention_triton", paged_causal_attention_triton,
 # %% q10b-read [markdown]
 # ## Part 5: Rung 5. One request, many programs
 #
-# *35 minutes, ●●●, question 10b: 8 points.*
+# *35 minutes, ●●●, question 10b: 8 points, and a bonus of 2.*
 #
 # One request of 32k tokens, 8 kv heads, decode. Your kernel has 8 programs. An H200 has 132 multiprocessors.
 
@@ -1271,6 +1279,17 @@ autograder.check("paged_split_kv_attention", paged_split_kv_attention, suite="hi
 # </details>
 #
 # More: `autograder.hint("paged_split_kv_attention")`.
+
+# %% q10b-race-read [markdown]
+# **Bonus** (2 points). On a GPU, with one request of 16k tokens, your split kernel has to beat your own single pass: both timed in
+# one run, in turn, after a warm-up, the cache of the GPU overwritten before each run, and every timed output checked. Without a
+# GPU nothing is timed, and nobody loses the bonus for that.
+
+# %% q10b-race nbgrader={"grade": true, "points": 2}
+autograder.check("split_kv_race", (paged_split_kv_attention, paged_online_attention_triton))
+### BEGIN HIDDEN TESTS
+autograder.check("split_kv_race", (paged_split_kv_attention, paged_online_attention_triton), suite="hidden")
+### END HIDDEN TESTS
 
 # %% q10b-see-read [markdown]
 # Who reads what, now? One line for each program of the splitting kernel: its blocks of the cache.

@@ -26,11 +26,12 @@ FORBIDDEN = {
 BRIDGE = "autograder/nbgrader_bridge"
 # Kernels are measured without the autograder; these measure the autograder itself.
 BENCHES_OF_GRADING = {"bench/grading.py", "bench/hostile.py", "bench/hostile_submissions.py"}
-# Of the learner's package, the autograder takes models of vLLM, the course's folder and the recorder of Triton kernels,
+# Of the learner's package, the autograder takes models of vLLM, the course's folder and the recorder and the stop-watch of kernels,
 # nothing that draws.
 FROM_COURSE = {
     "folder",
     "recording",
+    "gpu_timing",
     "vllm_rules",
     "vllm_source",
     "vllm_index",

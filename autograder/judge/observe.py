@@ -52,6 +52,28 @@ def with_function(function: Callable[..., Any], source: str, name: str) -> Any:
     return function(namespace[name])
 
 
+def raced(
+    function: Callable[..., Any], rival: Callable[..., Any], arguments: dict[str, Any], more: list[Any]
+) -> dict[str, Any]:
+    """Times `function(*arguments, *more)` against `rival(*arguments)` on this GPU, alternately and in one run.
+
+    Returns {"us": [...], "rival_us": [...], "outputs": the function's output of each timed run, "launches": bool}.
+    """
+    from course import gpu_timing
+
+    given = list(arguments.values())
+    us: list[float] = []
+    rival_us: list[float] = []
+    outputs: list[Any] = []
+    with _launches() as launches:
+        for _ in range(3):
+            times, results = gpu_timing.times_us(lambda: function(*given, *more), runs=3)
+            us += times
+            outputs += results
+            rival_us += gpu_timing.times_us(lambda: rival(*given), runs=3)[0]
+    return {"us": us, "rival_us": rival_us, "outputs": outputs, "launches": bool(launches)}
+
+
 def _recorded(function: Callable[..., Any], given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     from course.recording import record
 

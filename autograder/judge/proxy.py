@@ -41,6 +41,10 @@ class CallableProxy(Proxy):
         """As `observe.observed`, in the worker."""
         return self._session.call(self, (arguments,), {"spread": spread}, by="observed")
 
+    def _raced(self, rival: Any, arguments: dict[str, Any], more: list[Any]) -> Any:
+        """As `observe.raced`, in the worker."""
+        return self._session.call(self, (rival, arguments, more), {}, by="raced")
+
     def _with_function(self, source: str, name: str) -> Any:
         """As `observe.with_function`, in the worker."""
         return self._session.call(self, (source, name), {}, by="with_function")

@@ -26,6 +26,18 @@ GRADE_IDS = {
         "q3-merge",
         "q3-explain",
     },
+    "03_build": {
+        "q8-relocate",
+        "q8-contract",
+        "q8-explain",
+        "q9-torch",
+        "q9-triton",
+        "q9-bytes",
+        "q10-torch",
+        "q10-triton",
+        "q10b-split",
+        "q10b-race",
+    },
 }
 
 
