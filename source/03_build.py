@@ -110,11 +110,11 @@ def attend_one_head(query, key_cache, value_cache, blocks, seq_len, scale):
     # 1. What is remembered: the largest score, the sum of weights, the weighted sum of values.
     m, l, acc = -math.inf, 0.0, torch.zeros_like(query)
     # 2. Block by block, as far as the sequence goes.
-    for start in range(0, seq_len, block_size):
-        # 3. Logical block start // block_size lies in this physical block...
-        block = int(blocks[start // block_size])
+    for first in range(0, seq_len, block_size):
+        # 3. Logical block first // block_size lies in this physical block...
+        block = int(blocks[first // block_size])
         # 4. ...and so many of its slots are ours.
-        held = min(block_size, seq_len - start)
+        held = min(block_size, seq_len - first)
         keys, values = key_cache[block, :held], value_cache[block, :held]
         # 5. Scores of this block alone. The row of all scores never exists.
         scores = keys @ query * scale
@@ -285,16 +285,16 @@ def find_contract_breach(attend):
     ### BEGIN SOLUTION
     def trial(table, seq_lens, seed):
         """Whether attend gives the right output for random tokens in the blocks of `table`, and leaves its inputs alone."""
-        generator = torch.Generator().manual_seed(seed)
+        numbers = torch.Generator().manual_seed(seed)
         # Everything that nobody owns is NaN: whoever touches it cannot hide it.
         key_cache = torch.full((16, 4, 1, 8), torch.nan)
         value_cache = torch.full((16, 4, 1, 8), torch.nan)
         for row, seq_len in zip(table, seq_lens):
             for position in range(seq_len):
                 at = row[position // 4], position % 4
-                key_cache[at] = torch.randn(1, 8, generator=generator)
-                value_cache[at] = torch.randn(1, 8, generator=generator)
-        query = torch.randn(len(seq_lens), 2, 8, generator=generator)
+                key_cache[at] = torch.randn(1, 8, generator=numbers)
+                value_cache[at] = torch.randn(1, 8, generator=numbers)
+        query = torch.randn(len(seq_lens), 2, 8, generator=numbers)
         block_table = torch.tensor(table, dtype=torch.int32)
         arguments = (query, key_cache, value_cache, block_table, torch.tensor(seq_lens, dtype=torch.int32))
         expected = reference.paged_decode(*arguments, 0.5)
