@@ -12,6 +12,7 @@ from autograder import watched
 from autograder.compare import error_budget, same_tensors, tensor_problem, value_problem
 from autograder.failure import Problem
 from autograder.guard import unchanged
+from autograder.misconceptions.in_torch import is_stand_in
 from autograder.registry import Output
 from autograder.suite import Case, Suite
 from kernels import reference
@@ -19,6 +20,8 @@ from kernels import reference
 DECODE = ("query", "key_cache", "value_cache", "block_table", "seq_lens", "scale")
 CAUSAL = ("query", "key_cache", "value_cache", "block_table", "seq_lens", "query_start_loc", "scale")
 BLOCK_SIZE = 16
+NO_KERNEL = "no Triton kernel ran"
+_NO_KERNEL = "Something else computed the output: the exercise is the kernel."
 
 
 class Draw:
@@ -135,6 +138,14 @@ def call(function: Any, case: Case, names: Sequence[str], *, triton: bool) -> Ou
     if not triton and not spread and not case.inputs.get("long"):
         with unchanged(**arguments):  # nothing is to be seen here
             return {"output": function(*arguments.values()), "evidence": "", "detail": "", "reads": ""}
+    if triton and not spread and is_stand_in(function):
+        with unchanged(**arguments):
+            return {
+                "output": function(*arguments.values()),
+                "evidence": NO_KERNEL,
+                "detail": _NO_KERNEL,
+                "reads": "",
+            }
     try:
         output, seen = watched.call(function, arguments, spread=spread)
     except watched.OutsideMemory as error:
@@ -151,7 +162,7 @@ def _evidence(seen: watched.Observation, case: Case, triton: bool) -> tuple[str,
     if triton and not seen.launches:
         if seen.borrowed:
             return "a kernel of the course ran and none of yours", f"It was {seen.borrowed[0]}."
-        return "no Triton kernel ran", "Something else computed the output: the exercise is the kernel."
+        return NO_KERNEL, _NO_KERNEL
     if triton and seen.recorded and not case.inputs.get("shared"):
         for name, read in seen.distinct.items():
             if read < slots:
@@ -174,7 +185,8 @@ def inspect(output: Output, case: Case) -> Problem | None:
     if output["output"] is not None:
         problem = output_problem(output["output"], case)
         if problem:
-            return Problem(problem.headline, f"{problem.detail}. {output['reads']}".strip())
+            said = [text.rstrip(".") for text in (problem.detail, output["reads"]) if text]
+            return Problem(problem.headline, ". ".join(said))
     return Problem(output["evidence"], output["detail"]) if output["evidence"] else None
 
 

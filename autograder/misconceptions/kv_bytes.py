@@ -2,6 +2,7 @@
 
 from autograder.collect import Collector
 from autograder.misconceptions import paged_decode_triton as decode
+from autograder.misconceptions.in_torch import stand_in
 from autograder.misconceptions.triton_edit import with_kernel
 
 SOLUTION = {"paged_online_attention_triton": decode.paged_online_attention_triton}
@@ -63,7 +64,7 @@ _bytes.misconception(
     "no-kernel",
     "the function computes in torch, and no kernel of yours loads anything.",
     part=_PART,
-)(decode._as_triton(decode.paged_online_attention))
+)(stand_in(decode.paged_online_attention))
 
 MISCONCEPTIONS = _bytes.misconceptions
 

@@ -6,6 +6,7 @@ import triton.language as tl
 
 import kernels
 from autograder.collect import Collector
+from autograder.misconceptions.in_torch import stand_in
 from autograder.misconceptions.paged_causal import causal, paged_causal_attention
 from autograder.misconceptions.triton_edit import with_kernel
 
@@ -122,26 +123,17 @@ def paged_causal_attention_triton(
 causal_triton = Collector(paged_causal_attention_triton)
 
 
-def _as_triton(torch_function):
-    """The same mistake made in torch: its numbers are the kernel's, and they are what a mistake is known by."""
-
-    def paged_causal_attention_triton(*arguments):
-        return torch_function(*arguments)
-
-    return paged_causal_attention_triton
-
-
 for _mistake in causal.misconceptions:
     if _mistake.name != "sums-in-the-inputs-dtype":
         causal_triton.misconception(_mistake.name, _mistake.message, part=_PART)(
-            _as_triton(_mistake.parts["paged_causal_attention"])
+            stand_in(_mistake.parts["paged_causal_attention"])
         )
 causal_triton.misconception(
     "no-kernel",
     "the function computes in torch. The exercise is a kernel: a function under @triton.jit that you launch with "
     "kernel[grid](...).",
     part=_PART,
-)(_as_triton(paged_causal_attention))
+)(stand_in(paged_causal_attention))
 
 
 @causal_triton.misconception(

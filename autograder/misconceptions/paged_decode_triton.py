@@ -8,6 +8,7 @@ import triton.language as tl
 
 import kernels
 from autograder.collect import Collector
+from autograder.misconceptions.in_torch import stand_in
 from autograder.misconceptions.paged_decode import decode, paged_online_attention
 from autograder.misconceptions.triton_edit import with_kernel
 
@@ -103,21 +104,12 @@ def paged_online_attention_triton(query, key_cache, value_cache, block_table, se
 decode_triton = Collector(paged_online_attention_triton)
 
 
-def _as_triton(torch_function):
-    """The same mistake made in torch: its numbers are the kernel's, and they are what a mistake is known by."""
-
-    def paged_online_attention_triton(*arguments):
-        return torch_function(*arguments)
-
-    return paged_online_attention_triton
-
-
 # Their names and messages are those of the first part; what only torch can do is left out.
 _NOT_HERE = {"whole-sequence-gathered", "float32-output", "everything-in-the-inputs-dtype"}
 for _mistake in decode.misconceptions:
     if _mistake.name not in _NOT_HERE:
         decode_triton.misconception(_mistake.name, _mistake.message, part="paged_online_attention_triton")(
-            _as_triton(_mistake.parts["paged_online_attention"])
+            stand_in(_mistake.parts["paged_online_attention"])
         )
 
 
@@ -131,7 +123,7 @@ decode_triton.misconception(
     "the function computes in torch. The exercise is a kernel: a function under @triton.jit that you launch with "
     "kernel[grid](...).",
     part="paged_online_attention_triton",
-)(_as_triton(paged_online_attention))
+)(stand_in(paged_online_attention))
 
 
 @decode_triton.misconception(

@@ -8,7 +8,9 @@ import triton.language as tl
 
 from autograder.collect import Collector
 from autograder.misconceptions import paged_decode_triton
+from autograder.misconceptions.in_torch import stand_in
 from autograder.misconceptions.triton_edit import with_kernel
+from autograder.registry import Misconception
 
 _PART = "paged_split_kv_attention"
 
@@ -362,13 +364,11 @@ def paged_split_kv_attention(query, key_cache, value_cache, block_table, seq_len
     return output
 
 
-@split.misconception(
+split.misconception(
     "no-kernel",
     "the function computes in torch. The exercise is a kernel that writes one state for each split, and a merge.",
-    part=_PART,
-)
-def no_kernel(*arguments):
-    return in_torch(*arguments)
+    part="in_torch",
+)(in_torch)
 
 
 @split.misconception(
@@ -411,7 +411,9 @@ split.right("split-by-tokens", part=_PART)(
 SOLUTION = {_PART: paged_split_kv_attention}
 # The Collector knows the torch text by its own name; what is handed in has the exercise's.
 MISCONCEPTIONS = tuple(
-    type(found)(found.name, found.message, {_PART: next(iter(found.parts.values()))})
+    Misconception(found.name, found.message, {_PART: stand_in(found.parts["in_torch"])})
+    if "in_torch" in found.parts
+    else found
     for found in split.misconceptions
 )
 RIGHT_VARIANTS = split.right_variants
