@@ -78,17 +78,19 @@ def _recorded(function: Callable[..., Any], given: dict[str, Any]) -> tuple[Any,
     from course.recording import record
 
     tensors = {name: value for name, value in given.items() if isinstance(value, torch.Tensor)}
-    with record(**tensors) as recording:
+    block: Any = record(**tensors)  # type: ignore[call-overload]
+    with block as recording:
         result = function(*given.values())
     seen: dict[str, Any] = {"recorded": True, "loaded": {}, "distinct": {}}
     for name in CACHES:
         if name in recording.names:
             seen["loaded"][name] = recording.bytes_loaded(name)
             seen["distinct"][name] = recording.distinct_bytes_loaded(name)
-    slots = recording.slots("key_cache") if "key_cache" in recording.names else []
-    seen["readers"] = (
-        len({tuple(row) for row in slots[["launch", "x", "y", "z"]].tolist()}) if len(slots) else 0
-    )
+    seen["readers"] = 0
+    if "key_cache" in recording.names:
+        programs = recording.slots("key_cache")[["launch", "x", "y", "z"]]
+        seen["readers"] = len(set(programs.tolist()))
+
     trespasses = recording.trespasses(given["block_table"], given["seq_lens"], given.get("query_start_loc"))
     seen["trespasses"] = [str(one)[:MAX_TEXT] for one in trespasses[:1]]
     seen["copied"] = _copied(recording.torch_ops)

@@ -227,18 +227,19 @@ def token_by_token(query, key_cache, value_cache, block_table, seq_lens, query_s
         first, last = int(query_start_loc[request]), int(query_start_loc[request + 1])
         for token in range(first, last):
             sees = int(seq_lens[request]) - (last - 1 - token)
-            m, l, acc = None, None, None
+            m, l, acc = torch.tensor(-torch.inf), torch.tensor(0.0), torch.tensor([[0.0]])
+            seen = False
             for j in range(math.ceil(sees / block_size)):
                 held = min(block_size, sees - j * block_size)
                 k = key_cache[block_table[request, j], :held].float().repeat_interleave(group, dim=1)
                 v = value_cache[block_table[request, j], :held].float().repeat_interleave(group, dim=1)
                 s = (k * query[token].float()).sum(-1) * scale  # [held, num_heads]
-                new = s.amax(0) if m is None else torch.maximum(m, s.amax(0))
+                new = torch.maximum(m, s.amax(0)) if seen else s.amax(0)
                 p = torch.exp(s - new)
                 now, add = p.sum(0), torch.einsum("kh,khd->hd", p, v)
-                if m is not None:
+                if seen:
                     now, add = now + l * torch.exp(m - new), add + acc * torch.exp(m - new)[:, None]
-                m, l, acc = new, now, add
+                m, l, acc, seen = new, now, add, True
             output[token] = (acc / l[:, None]).to(query.dtype)
     return output
 

@@ -270,7 +270,8 @@ def loop_over_heads(query, key_cache, value_cache, block_table, seq_lens, scale)
     block_size, group = key_cache.shape[1], query.shape[1] // key_cache.shape[2]
     for request, seq_len in enumerate(seq_lens.tolist()):
         for head in range(query.shape[1]):
-            q, m, l, acc = query[request, head].float(), -1e30, 0.0, 0.0
+            q, m, l = query[request, head].float(), -1e30, 0.0
+            acc = torch.zeros_like(q)
             for j in range(math.ceil(seq_len / block_size)):
                 held = min(block_size, seq_len - j * block_size)
                 k = key_cache[block_table[request, j], :held, head // group].float()

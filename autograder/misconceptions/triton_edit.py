@@ -24,5 +24,5 @@ def with_kernel(launcher: Callable[..., Any], kernel: Any, name: str, *lines: tu
     namespace = dict(kernel.fn.__globals__)
     exec(compile(source, filename, "exec"), namespace)
     edited = namespace[kernel.fn.__name__]
-    scope = {**launcher.__globals__, kernel.fn.__name__: edited}  # type: ignore[attr-defined]
-    return types.FunctionType(launcher.__code__, scope, launcher.__name__)  # type: ignore[attr-defined]
+    scope = {**launcher.__globals__, kernel.fn.__name__: edited}
+    return types.FunctionType(launcher.__code__, scope, launcher.__name__)
