@@ -25,7 +25,13 @@ FORBIDDEN = {
 # The one package that may know nbgrader.
 BRIDGE = "autograder/nbgrader_bridge"
 # Kernels are measured without the autograder; these measure the autograder itself.
-BENCHES_OF_GRADING = {"bench/grading.py", "bench/hostile.py", "bench/hostile_submissions.py"}
+BENCHES_OF_GRADING = {
+    "bench/grading.py",
+    "bench/hostile.py",
+    "bench/hostile_submissions.py",
+    "bench/submissions.py",
+    "bench/submissions_03_build.py",
+}
 # Of the learner's package, the autograder takes models of vLLM, the course's folder and the recorder and the stop-watch of kernels,
 # nothing that draws.
 FROM_COURSE = {
