@@ -104,8 +104,8 @@ _DECODE: tuple[tuple[str, str, _Edits], ...] = (
     ("own token left out", "own-token-left-out", (("seq_len = tl.load(seq_lens_ptr + request)", "seq_len = tl.maximum(tl.load(seq_lens_ptr + request) - 1, 0)"),)),
     ("kv head modulo", "kv-head-modulo", ((_HEAD, "head = kv_head + row * (tl.num_programs(1))"),)),
     ("block_size 16", "block-size-16", (("BLOCK_SIZE=block_size", "BLOCK_SIZE=16"),)),
-    ("no mask on dimensions", "", (("mask_kv = held[:, None] & in_head[None, :]", "mask_kv = held[:, None] & (dim >= 0)[None, :]"), ("& in_head[None, :]\n    query", "& (dim >= 0)[None, :]\n    query"))),
-    ("padded keys not hidden", "", (('        scores = tl.where(held[None, :], scores, float("-inf"))\n', ""),)),
+    ("no mask on dimensions", "dimensions-not-masked", (("mask_kv = held[:, None] & in_head[None, :]", "mask_kv = held[:, None] & (dim >= 0)[None, :]"), ("& in_head[None, :]\n    query", "& (dim >= 0)[None, :]\n    query"))),
+    ("padded keys not hidden", "padded-keys-have-weight", (('        scores = tl.where(held[None, :], scores, float("-inf"))\n', ""),)),
     ("everything in torch", "no-kernel", ()),
     ("calls the course's kernel", "the-courses-kernel", ()),
 )  # fmt: skip

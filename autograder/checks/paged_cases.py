@@ -140,12 +140,8 @@ def call(function: Any, case: Case, names: Sequence[str], *, triton: bool) -> Ou
             return {"output": function(*arguments.values()), "evidence": "", "detail": "", "reads": ""}
     if triton and not spread and is_stand_in(function):
         with unchanged(**arguments):
-            return {
-                "output": function(*arguments.values()),
-                "evidence": NO_KERNEL,
-                "detail": _NO_KERNEL,
-                "reads": "",
-            }
+            output = function(*arguments.values())
+        return {"output": output, "evidence": NO_KERNEL, "detail": _NO_KERNEL, "reads": "", "stand_in": True}
     try:
         output, seen = watched.call(function, arguments, spread=spread)
     except watched.OutsideMemory as error:
@@ -197,7 +193,13 @@ def same(a: Output, b: Output, case: Case) -> bool:
         return x is y and a["evidence"] == b["evidence"]
     if not isinstance(x, torch.Tensor) or not same_tensors(x, y):
         return False
-    return a["evidence"] == b["evidence"] or output_problem(x, case) is not None
+    if a["evidence"] == b["evidence"] or output_problem(x, case) is not None:
+        return True
+    # Right here, like the kernel whose mistake is made in torch.
+    return any(
+        one.get("stand_in") and not other["evidence"] and not other.get("stand_in")
+        for one, other in ((a, b), (b, a))
+    )
 
 
 def _place(index: tuple[int, ...], case: Case) -> str:

@@ -105,7 +105,7 @@ decode_triton = Collector(paged_online_attention_triton)
 
 
 # Their names and messages are those of the first part; what only torch can do is left out.
-_NOT_HERE = {"whole-sequence-gathered", "float32-output", "everything-in-the-inputs-dtype"}
+_NOT_HERE = {"whole-sequence-gathered", "float32-output", "everything-in-the-inputs-dtype", "block-size-16"}
 for _mistake in decode.misconceptions:
     if _mistake.name not in _NOT_HERE:
         decode_triton.misconception(_mistake.name, _mistake.message, part="paged_online_attention_triton")(
@@ -151,6 +151,31 @@ _kernel_edit(
     "block number times stride is computed in 32 bits. A cache can hold more than 2**31 elements: widen the block "
     "number first, `block.to(tl.int64)`.",
     (".to(tl.int64)", ""),
+)
+
+
+_kernel_edit(
+    "block-size-16",
+    "block_size is taken to be 16. It is key_cache.shape[1]: with blocks of 32 the table is read past its end and half of "
+    "each block is not found.",
+    ("position // BLOCK_SIZE", "position // 16"),
+    ("position % BLOCK_SIZE", "position % 16"),
+)
+_kernel_edit(
+    "padded-keys-have-weight",
+    "keys that were not loaded count: a key of zeros has the score 0, and exp(0 - m) is a weight. Set the scores of lanes past "
+    'the end to float("-inf").',
+    ('scores = tl.where(held[None, :], scores, float("-inf"))', "scores = scores + 0.0"),
+)
+_kernel_edit(
+    "dimensions-not-masked",
+    "lanes past head_size are not masked: the tile is a power of two, and where the head is smaller these lanes read the next "
+    "head or slot, or past the end of the cache.",
+    ("mask_kv = held[:, None] & in_head[None, :]", "mask_kv = held[:, None] & (dim >= 0)[None, :]"),
+    (
+        "mask = (row < NUM_QUERIES_PER_KV)[:, None] & in_head[None, :]",
+        "mask = (row < NUM_QUERIES_PER_KV)[:, None] & (dim >= 0)[None, :]",
+    ),
 )
 
 

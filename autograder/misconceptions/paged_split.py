@@ -80,19 +80,19 @@ _edit(
     ("torch.full((num_splits, num_heads), -math.inf", "torch.full((num_splits, num_heads), 0.0"),
 )
 _edit(
-    "weights-by-length",
-    "splits are merged by how many tokens they have. A split counts by the weight behind it, exp(lse).",
-    (
-        "weights = torch.exp(lses - torch.where(largest == -math.inf, 0.0, largest))",
-        "weights = lengths[:, None].expand_as(lses)",
-    ),
-)
-_edit(
     "mean-of-the-splits",
     "the splits' outputs are averaged. A split counts by the weight behind it, exp(lse).",
     (
         "weights = torch.exp(lses - torch.where(largest == -math.inf, 0.0, largest))",
         "weights = (lses > -math.inf).float()",
+    ),
+)
+_edit(
+    "weights-by-length",
+    "splits are merged by how many tokens they have. A split counts by the weight behind it, exp(lse).",
+    (
+        "weights = torch.exp(lses - torch.where(largest == -math.inf, 0.0, largest))",
+        "weights = lengths[:, None].expand_as(lses)",
     ),
 )
 _edit(
