@@ -7,6 +7,8 @@ import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from autograder.failure import AnswerProblem, Problem
 from autograder.registry import Answer, Check, Output
 from autograder.suite import Case, Suite
@@ -82,7 +84,10 @@ def _problem(check: Check, case: Case, outcome: _Outcome) -> Problem | None:
 def _diagnose(
     check: Check, cases: list[Case], outcomes: list[_Outcome], first: int
 ) -> tuple[str, str, bool] | None:
-    """The misconception with the same outcome on every case, else the one with that of the first failing case."""
+    """The misconception with the same outcome on every case, else the one with that of the first failing case.
+
+    An output of nothing but NaN is no likeness: too many mistakes end there.
+    """
     others = [i for i in range(len(cases)) if i != first]
     partly = None
     for misconception in check.misconceptions:
@@ -91,7 +96,8 @@ def _diagnose(
             continue
         if all(_same(check, wrong, cases[i], outcomes[i]) for i in others):
             return misconception.name, misconception.message, True
-        partly = partly or (misconception.name, misconception.message, False)
+        if not _is_nan(outcomes[first].output):
+            partly = partly or (misconception.name, misconception.message, False)
     return partly
 
 
@@ -100,6 +106,12 @@ def _same(check: Check, wrong: Answer, case: Case, outcome: _Outcome) -> bool:
     if outcome.output is None or other.output is None:
         return bool(outcome.obstacle) and outcome.obstacle == other.obstacle
     return check.same(outcome.output, other.output, case)
+
+
+def _is_nan(output: Output | None) -> bool:
+    """Whether all numbers of an output are NaN."""
+    tensors = [value for value in (output or {}).values() if isinstance(value, torch.Tensor)]
+    return bool(tensors) and all(bool(tensor.isnan().all()) for tensor in tensors)
 
 
 def _raised(error: BaseException) -> Problem:

@@ -114,6 +114,15 @@ _MODULES = {
     "q6_paths": "q6-paths",
     "q7_selector": "q7-selector",
     "self_path": "self-path",
+    "relocate_blocks": "q8-relocate",
+    "find_contract_breach": "q8-contract",
+    "paged_online_attention": "q9-torch",
+    "paged_online_attention_triton": "q9-triton",
+    "kv_bytes": "q9-bytes",
+    "paged_causal_attention": "q10-torch",
+    "paged_causal_attention_triton": "q10-triton",
+    "paged_split_kv_attention": "q10b-split",
+    "split_kv_race": "q10b-race",
 }
 
 

@@ -25,11 +25,17 @@ FORBIDDEN = {
 # The one package that may know nbgrader.
 BRIDGE = "autograder/nbgrader_bridge"
 # Kernels are measured without the autograder; these measure the autograder itself.
-BENCHES_OF_GRADING = {"bench/grading.py", "bench/hostile.py", "bench/hostile_submissions.py"}
-# Of the learner's package, the autograder takes models and facts of vLLM, the course's folder, and one step of our own
-# layer with what records it; nothing that draws.
+BENCHES_OF_GRADING = {
+    "bench/grading.py",
+    "bench/hostile.py",
+    "bench/hostile_submissions.py",
+    "bench/submissions.py",
+    "bench/submissions_03_build.py",
+}
+# Of the learner's package, the autograder takes models and facts of vLLM, the course's folder, one step of our own layer
+# with what records it, and the recorder and the stop-watch of kernels; nothing that draws.
 FROM_COURSE = {"folder", "vllm_rules", "vllm_source", "backend_table", "deployments", "vllm_refs"}
-FROM_COURSE |= {"candidates", "one_step", "trace", "vllm_index", "vllm_symbols"}
+FROM_COURSE |= {"candidates", "one_step", "trace", "vllm_index", "vllm_symbols", "recording", "gpu_timing"}
 
 
 def files(package: str) -> list[Path]:

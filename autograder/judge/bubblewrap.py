@@ -33,6 +33,7 @@ MODULES = {
     "confine.py": "autograder/judge/confine.py",
     "processes.py": "autograder/judge/processes.py",
     "evidence.py": "autograder/judge/evidence.py",
+    "observe.py": "autograder/judge/observe.py",
     "shown.py": "autograder/judge/shown.py",
     "worker.py": "autograder/judge/worker.py",
     "zygote.py": "autograder/judge/zygote.py",

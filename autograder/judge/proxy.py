@@ -37,6 +37,18 @@ class CallableProxy(Proxy):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._session.call(self, args, kwargs)
 
+    def _observed(self, arguments: dict[str, Any], spread: bool) -> Any:
+        """As `observe.observed`, in the worker."""
+        return self._session.call(self, (arguments,), {"spread": spread}, by="observed")
+
+    def _raced(self, rival: Any, arguments: dict[str, Any], more: list[Any]) -> Any:
+        """As `observe.raced`, in the worker."""
+        return self._session.call(self, (rival, arguments, more), {}, by="raced")
+
+    def _with_function(self, source: str, name: str) -> Any:
+        """As `observe.with_function`, in the worker."""
+        return self._session.call(self, (source, name), {}, by="with_function")
+
 
 class RemoteError(Exception):
     """Learner's code raised. `line_in_answer` is the line of theirs that it last passed through."""

@@ -142,14 +142,17 @@ class Session:
         """An attribute of an object in the worker."""
         return self._ask({"do": "attribute", "on": self._reach(proxy), "name": name}, self.limits.call)
 
-    def call(self, proxy: Proxy, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Calls an object in the worker with plain data. What it changes in place is changed in the arguments here."""
+    def call(self, proxy: Proxy, args: tuple[Any, ...], kwargs: dict[str, Any], by: str | None = None) -> Any:
+        """Calls an object in the worker with plain data. What it changes in place is changed in the arguments here.
+
+        by: the function of `observe` that calls it, with these arguments after it.
+        """
         on = self._reach(proxy)
         earlier = self._faults_of.setdefault(on, [])
         if len(earlier) >= self.limits.faults:
             raise earlier[-1]
         try:
-            message = {"do": "call", "on": on, "args": args, "kwargs": kwargs}
+            message = {"do": "call", "on": on, "args": args, "kwargs": kwargs, "by": by}
             reply = self._checked(self._request(message, self.limits.call))
         except Fault as fault:
             earlier.append(fault)

@@ -5,7 +5,8 @@ Requests and replies are values of `wire`, each a dict with the `id` of the requ
     {"do": "cell", "name", "source", "show"}            runs a cell as a notebook does; show: its pictures and last value too
     {"do": "names"}                                     -> the names that the cells have defined
     {"do": "get", "name"}                               -> a value, or a handle for what is no plain data
-    {"do": "call", "on", "args", "kwargs"}              "on": a name or a handle's number -> (value, changed arguments)
+    {"do": "call", "on", "args", "kwargs", "by"}        "on": a name or a handle's number -> (value, changed arguments);
+                                                        "by": None, or the function of `observe` that is to call it
     {"do": "attribute", "on", "name"}                   -> a value or a handle
 
 A reply holds what `evidence` has counted, and "value", or "error": {"type", "bases", "message", "line", "missing"}. "changed" is None unless the call has
@@ -15,6 +16,7 @@ changed its arguments in place; then it is (args, kwargs) as they are now. "imag
 from __future__ import annotations
 
 import ast
+import functools
 import linecache
 import re
 import socket
@@ -24,7 +26,7 @@ from typing import Any
 
 import torch
 
-from autograder.judge import evidence, wire
+from autograder.judge import evidence, observe, wire
 from autograder.judge.shown import Shown
 
 MAX_TEXT = 2000  # characters of an error's message
@@ -94,7 +96,10 @@ class Worker:
         if do == "attribute":
             return {"value": getattr(self._on(request), request["name"])}
         if do == "call":
-            return self._call(self._on(request), request["args"], request["kwargs"])
+            function = self._on(request)
+            if request["by"] is not None:
+                function = functools.partial(getattr(observe, request["by"]), function)
+            return self._call(function, request["args"], request["kwargs"])
         raise ValueError(f"there is no request {do!r}")
 
     def _cell(self, name: str, source: str, show: bool) -> None:

@@ -37,6 +37,18 @@ GRADE_IDS = {
         "q7-explain",
         "self-path",
     },
+    "03_build": {
+        "q8-relocate",
+        "q8-contract",
+        "q8-explain",
+        "q9-torch",
+        "q9-triton",
+        "q9-bytes",
+        "q10-torch",
+        "q10-triton",
+        "q10b-split",
+        "q10b-race",
+    },
 }
 
 

@@ -1,0 +1,96 @@
+"""Question 10b, the bonus: on a GPU, with one long request, splitting beats the learner's own single pass.
+
+Both are timed in one run, in turn, after a warm-up, with the second-level cache overwritten before each run; the output of
+every timed run is held against the truth. Without a GPU nothing can be timed: the case's label says so, and right outputs
+get the bonus.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+import torch
+
+import kernels
+from autograder import watched
+from autograder.checks import paged_cases
+from autograder.failure import Problem
+from autograder.misconceptions import split_kv_race as mistakes
+from autograder.registry import Answer, Check, Output
+from autograder.suite import Case, Suite
+
+# A single pass over one request keeps as many multiprocessors busy as there are kv heads. Splitting wins by 5 and more.
+LEAST_RATIO = 1.5
+NUM_SPLITS = 32
+
+
+def cases(suite: Suite) -> list[Case]:
+    draw = paged_cases.Draw(suite)
+    if kernels.INTERPRET:
+        label = "one request of 70 tokens (no GPU: nothing is timed, and the bonus is not lost)"
+        return [draw.decode(label, [70], heads=(2, 1), num_splits=4, in_parallel=True)]
+    label = "one request of 16k tokens, 4 kv heads, 32 splits"
+    return [
+        draw.decode(label, [16384], heads=(16, 4), head_size=128, dtype=torch.bfloat16, num_splits=NUM_SPLITS)
+    ]
+
+
+def run(answer: Answer, case: Case) -> Output:
+    function, rival = answer["paged_split_kv_attention"], answer["paged_online_attention_triton"]
+    if kernels.INTERPRET:
+        names = (*paged_cases.DECODE, "num_splits")
+        return {**paged_cases.call(function, case, names, triton=True), "ratio": None}
+    seen = watched.race(
+        function, rival, paged_cases.copied(case, paged_cases.DECODE), [case.inputs["num_splits"]]
+    )
+    ratio = statistics.median(seen["rival_us"]) / statistics.median(seen["us"])
+    evidence = "" if seen["launches"] is True else "no Triton kernel ran"
+    return {
+        "output": seen["outputs"][-1],
+        "outputs": seen["outputs"],
+        "evidence": evidence,
+        "detail": "",
+        "reads": "",
+        "ratio": ratio,
+    }
+
+
+def inspect(output: Output, case: Case) -> Problem | None:
+    for one in output.get("outputs", [output["output"]]):
+        problem = paged_cases.inspect({**output, "output": one}, case)
+        if problem:
+            return problem
+    ratio = output["ratio"]
+    if ratio is not None and ratio < LEAST_RATIO:
+        return Problem(
+            "splitting does not beat your single pass",
+            f"It was {ratio:.2f} times as fast, in one run on {kernels.describe()}; {LEAST_RATIO} is asked for.",
+        )
+    return None
+
+
+def same(a: Output, b: Output, case: Case) -> bool:
+    """Whether two answers are wrong alike. Among right ones the slow are alike."""
+    return paged_cases.same(a, b, case) and (inspect(a, case) is None) == (inspect(b, case) is None)
+
+
+CHECK = Check(
+    name="split_kv_race",
+    grade_id="q10b-race",
+    parts=("paged_split_kv_attention", "paged_online_attention_triton"),
+    cases=cases,
+    run=run,
+    inspect=inspect,
+    solution=mistakes.SOLUTION,
+    misconceptions=mistakes.MISCONCEPTIONS,
+    right_variants=mistakes.RIGHT_VARIANTS,
+    same=same,
+    hints=(
+        "How many programs does each of your two kernels have for one request with 4 kv heads? A GPU has more than a hundred "
+        "multiprocessors.",
+        "num_splits belongs in the grid, (num_reqs, num_kv_heads, num_splits): as a loop inside a program it runs nothing in "
+        "parallel.",
+        "If the splits are in the grid and nothing is won, look at the merge: a loop over splits in Python launches a kernel "
+        "for each. One launch for all requests and heads is enough.",
+    ),
+)

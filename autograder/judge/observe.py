@@ -1,0 +1,166 @@
+"""One call of an answer, watched: which Triton kernels ran, what they read, what was copied first.
+
+It runs where the answer is: beside the learner in the notebook's own process, and in grading in the worker. What it says
+there is said by the learner's process, so it tells somebody honest what to mend; whoever forges it shows up in `scan`.
+In Triton's interpreter every access is recorded (`course.record`); on a GPU launches and what torch allocates are seen.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+MAX_TEXT = 400
+CACHES = ("key_cache", "value_cache")
+# Elements between two blocks of a cache that is spread out: the third block begins beyond 2**31.
+SPREAD = 2**30 + 2**10
+
+
+def observed(
+    function: Callable[..., Any], arguments: dict[str, Any], *, spread: bool = False
+) -> tuple[Any, dict[str, Any]]:
+    """What `function(*arguments.values())` returns, and what was seen: plain data, the fields of `watched.Observation`.
+
+    arguments: by name, tensors and numbers, in the order of the function's parameters; `key_cache`, `value_cache`,
+    `block_table` and `seq_lens` among them. spread: hand over caches whose blocks lie 2**30 elements apart.
+    Raises what the function raises.
+    """
+    import kernels
+
+    given = dict(arguments)
+    if spread:
+        given |= {name: _spread_out(arguments[name]) for name in CACHES}
+    with _launches() as launches:
+        result, seen = (_recorded if kernels.INTERPRET else _measured)(function, given)
+    if spread:
+        for name in CACHES:  # what was written into them must show
+            arguments[name].copy_(given[name])
+    own = Counter({name: n for (module, name), n in launches.items() if module.split(".")[0] != "kernels"})
+    others = sorted({f"{module}.{name}" for module, name in launches if module.split(".")[0] == "kernels"})
+    return result, {**seen, "launches": dict(own.most_common(20)), "borrowed": others[:5]}
+
+
+def with_function(function: Callable[..., Any], source: str, name: str) -> Any:
+    """What `function` returns for the function called `name` that `source` defines."""
+    namespace: dict[str, Any] = {"__name__": "given"}
+    exec(compile(source, "<given>", "exec"), namespace)
+    return function(namespace[name])
+
+
+def raced(
+    function: Callable[..., Any], rival: Callable[..., Any], arguments: dict[str, Any], more: list[Any]
+) -> dict[str, Any]:
+    """Times `function(*arguments, *more)` against `rival(*arguments)` on this GPU, alternately and in one run.
+
+    Returns {"us": [...], "rival_us": [...], "outputs": the function's output of each timed run, "launches": bool}.
+    """
+    from course import gpu_timing
+
+    given = list(arguments.values())
+    us: list[float] = []
+    rival_us: list[float] = []
+    outputs: list[Any] = []
+    with _launches() as launches:
+        for _ in range(3):
+            times, results = gpu_timing.times_us(lambda: function(*given, *more), runs=3)
+            us += times
+            outputs += results
+            rival_us += gpu_timing.times_us(lambda: rival(*given), runs=3)[0]
+    return {"us": us, "rival_us": rival_us, "outputs": outputs, "launches": bool(launches)}
+
+
+def _recorded(function: Callable[..., Any], given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    from course.recording import record
+
+    tensors = {name: value for name, value in given.items() if isinstance(value, torch.Tensor)}
+    block: Any = record(**tensors)  # type: ignore[call-overload]
+    with block as recording:
+        result = function(*given.values())
+    seen: dict[str, Any] = {"recorded": True, "loaded": {}, "distinct": {}}
+    for name in CACHES:
+        if name in recording.names:
+            seen["loaded"][name] = recording.bytes_loaded(name)
+            seen["distinct"][name] = recording.distinct_bytes_loaded(name)
+    seen["readers"] = 0
+    if "key_cache" in recording.names:
+        programs = recording.slots("key_cache")[["launch", "x", "y", "z"]]
+        seen["readers"] = len(set(programs.tolist()))
+
+    trespasses = recording.trespasses(given["block_table"], given["seq_lens"], given.get("query_start_loc"))
+    seen["trespasses"] = [str(one)[:MAX_TEXT] for one in trespasses[:1]]
+    seen["copied"] = _copied(recording.torch_ops)
+    seen["copies"] = [sign[:MAX_TEXT] for sign in recording.gathers(max(1, seen["copied"]))[:1]]
+    return result, seen
+
+
+def _copied(ops: list[Any]) -> int:
+    """Bytes of the largest tensor that torch made, or wrote while it read a cache."""
+    return max((op.bytes if set(op.reads) & set(CACHES) else op.allocated for op in ops), default=0)
+
+
+def _measured(function: Callable[..., Any], given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """On a GPU kernels keep their accesses to themselves; what torch does is seen there too."""
+    from course.recording.torch_ops import WatchTorch
+
+    with WatchTorch(_Caches(given), lambda: 0) as watch:  # type: ignore[arg-type]
+        result = function(*given.values())
+    seen = {"recorded": False, "loaded": {}, "distinct": {}, "readers": 0, "trespasses": []}
+    return result, {**seen, "copied": _copied(watch.ops), "copies": []}
+
+
+class _Caches:
+    """Which cache a tensor's memory is part of, for `WatchTorch`."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        self._names = {given[name].untyped_storage().data_ptr(): name for name in CACHES}
+
+    def names_of(self, tensor: torch.Tensor) -> list[str]:
+        name = self._names.get(tensor.untyped_storage().data_ptr())
+        return [name] if name else []
+
+
+@contextmanager
+def _launches() -> Iterator[Counter[tuple[str, str]]]:
+    """Counts launches by the kernel's module and name."""
+    from triton.runtime.interpreter import InterpretedFunction
+    from triton.runtime.jit import JITFunction
+
+    found: Counter[tuple[str, str]] = Counter()
+    originals = [(kind, kind.run) for kind in (JITFunction, InterpretedFunction)]
+
+    def counting(run: Any) -> Any:
+        def counted(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
+            result = run(self, *args, grid=grid, warmup=warmup, **kwargs)
+            if not warmup:
+                found[(str(self.fn.__module__)[:100], str(self.fn.__name__)[:100])] += 1
+            return result
+
+        return counted
+
+    for kind, run in originals:
+        kind.run = counting(run)
+    try:
+        yield found
+    finally:
+        for kind, run in originals:
+            kind.run = run
+
+
+def _spread_out(cache: torch.Tensor) -> torch.Tensor:
+    """The same cache in memory of which hardly any is ever touched, SPREAD elements from block to block."""
+    size = (len(cache) - 1) * SPREAD + cache[0].numel()
+    if cache.device.type == "cpu":
+        # Shared and empty: such memory counts when it is touched, not when it is asked for.
+        flat = torch.frombuffer(mmap.mmap(-1, size * cache.element_size()), dtype=cache.dtype)
+    elif torch.cuda.mem_get_info()[0] < 4 * size * cache.element_size():
+        return cache.clone()  # a small GPU: this case tells nothing there
+    else:
+        flat = torch.empty(size, dtype=cache.dtype, device=cache.device)
+    spread = flat.as_strided(cache.shape, (SPREAD, *cache.stride()[1:]))
+    spread.copy_(cache)
+    return spread

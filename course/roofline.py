@@ -1,0 +1,131 @@
+"""Your kernels under the roof, beside the rungs of `kernels`: timed on a GPU, or the committed results where there is none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import kernels
+from course import gpu_timing, plots
+from course.folder import find_root
+from kernels import reference
+
+# What an H200's data sheet says, and what a large bf16 matrix product reaches on one.
+H200 = (4.8e12, 700e12)
+_MARKERS = "osD^vPX*"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One kernel on one case. us: microseconds. bytes, flops: what the case needs at least."""
+
+    case: str
+    who: str
+    us: float
+    bytes: float
+    flops: float
+
+
+def committed() -> tuple[str, list[Point]]:
+    """(GPU, points) of bench/results/h200.json. Raises FileNotFoundError where the course's folder has none."""
+    result = json.loads((find_root() / "bench" / "results" / "h200.json").read_text(encoding="utf-8"))
+    found = []
+    for case in result["cases"]:
+        # Older files have "paged" and "dense"; newer ones a result for each contender.
+        times = {who: one["us"] for who, one in (case.get("results") or {}).items() if "us" in one}
+        names = {"paged": "kernels", "dense": "torch SDPA, no paging"}
+        times |= {name: case[key]["median_us"] for key, name in names.items() if case.get(key)}
+        found += [Point(case["name"], who, us, case["bytes"], case["flops"]) for who, us in times.items()]
+    return str(result["environment"]["gpu"]), found
+
+
+def measured(yours: Mapping[str, Callable[..., torch.Tensor]]) -> list[Point]:
+    """Points of your decode kernels and of the rungs, on this GPU: bf16, 32 query heads, 8 kv heads of 128, blocks of 16.
+
+    yours: by name, functions of (query, key_cache, value_cache, block_table, seq_lens, scale). One whose output differs from
+    the reference gets no point and is named in the message. Raises RuntimeError without a GPU.
+    """
+    if kernels.INTERPRET:
+        raise RuntimeError("kernels are interpreted here: there is nothing to time")
+    from kernels.gqa_decode import gqa_decode
+    from kernels.single_query import single_query_decode
+
+    rungs: dict[str, Callable[..., Any]] = {
+        **yours,
+        "kernels: one head a program": single_query_decode,
+        "kernels: GQA packed": gqa_decode,
+        "kernels: split, paged_decode": kernels.paged_decode,
+    }
+    points = []
+    for num_reqs, seq_len in ((1, 32768), (64, 2048)):
+        arguments = _batch(num_reqs, seq_len)
+        truth = reference.paged_decode(*arguments).float()
+        elements = num_reqs * seq_len * 8 * 128
+        for who, function in rungs.items():
+            output = function(*arguments).float()
+            if not torch.allclose(output, truth, atol=2e-2):
+                print(f"{who}: wrong on {num_reqs} x {seq_len}, not timed")
+                continue
+            us = gpu_timing.median_us(lambda f=function, a=arguments: f(*a))  # type: ignore[misc]
+            points.append(
+                Point(f"decode {num_reqs} x {seq_len // 1024}k", who, us, 4 * elements, 16 * elements)
+            )
+    return points
+
+
+def _batch(num_reqs: int, seq_len: int) -> tuple[Any, ...]:
+    generator = torch.Generator(device="cuda").manual_seed(0)
+    num_blocks = num_reqs * seq_len // 16
+    shape = (num_blocks, 16, 8, 128)
+    caches = [torch.randn(shape, generator=generator, device="cuda", dtype=torch.bfloat16) for _ in range(2)]
+    query = torch.randn(num_reqs, 32, 128, generator=generator, device="cuda", dtype=torch.bfloat16)
+    table = torch.randperm(num_blocks, generator=generator, device="cuda").int().view(num_reqs, -1)
+    lens = torch.full((num_reqs,), seq_len, dtype=torch.int32, device="cuda")
+    return query, *caches, table, lens, 128**-0.5
+
+
+def show(yours: Mapping[str, Callable[..., torch.Tensor]]) -> plots.Picture:
+    """The roofline with your kernels on this machine's GPU; without one, with the committed results, said to be so."""
+    if kernels.INTERPRET:
+        gpu, points = committed()
+        print(
+            f"No GPU here: nothing of yours was timed. What you see was measured on an {gpu} and is committed."
+        )
+        return draw(points, *H200, f"Committed results: {gpu}")
+    return draw(measured(yours), *gpu_timing.ceilings(), kernels.describe())
+
+
+def draw(points: list[Point], bytes_per_s: float, flop_per_s: float, title: str) -> plots.Picture:
+    """FLOPs a second over FLOPs a byte, both on logarithmic scales, and the roof."""
+    picture = plots.Picture(figsize=(9.5, 4.6), layout="constrained")
+    axes = picture.subplots()
+    left, right = 0.8, 3e4
+    ridge = flop_per_s / bytes_per_s
+    axes.plot(
+        [left, ridge, right], [left * bytes_per_s / 1e12, flop_per_s / 1e12, flop_per_s / 1e12], color="black"
+    )
+    said = []
+    for index, who in enumerate(dict.fromkeys(point.who for point in points)):
+        of_who = [point for point in points if point.who == who]
+        axes.plot(
+            [point.flops / point.bytes for point in of_who],
+            [point.flops / point.us / 1e6 for point in of_who],
+            linestyle="",
+            marker=_MARKERS[index % len(_MARKERS)],
+            label=who,
+        )
+        for point in of_who:
+            floor = max(point.bytes / bytes_per_s, point.flops / flop_per_s) * 1e6
+            said.append(f"{who}, {point.case}: {point.us:.0f} us, {100 * floor / point.us:.0f} % of the roof")
+    axes.set(xscale="log", yscale="log", xlim=(left, right), title=title)
+    axes.set_xlabel("FLOP per byte that has to move")
+    axes.set_ylabel("TFLOP/s")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", fontsize=9)
+    print("\n".join(said))
+    picture.alt_text = f"{title}. " + "; ".join(said) + "."
+    return picture

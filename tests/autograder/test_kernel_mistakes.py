@@ -1,0 +1,51 @@
+"""A mistake in a real Triton kernel is known by the same mistake made in torch; what ran is told apart from what is right."""
+
+import pytest
+import torch
+
+import kernels
+from autograder import registry
+from autograder.examine import examine
+from autograder.misconceptions import paged_decode_triton as decode
+from autograder.misconceptions.triton_edit import with_kernel
+from autograder.suite import open_suite
+from autograder.verdict import Verdict
+
+NAME = "paged_online_attention_triton"
+
+
+def _verdict(*lines: tuple[str, str]) -> Verdict:
+    wrong = with_kernel(decode.paged_online_attention_triton, decode._paged_decode_kernel, "test", *lines)
+    return examine(registry.get(NAME), {NAME: wrong}, open_suite("visible"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "name"),
+    [
+        ((("acc * alpha[:, None] + tl.dot", "acc + tl.dot"),), "acc-not-rescaled"),
+        ((("tl.where(l == 0.0, 1.0, l)[:, None]", "l[:, None]"),), "nan-for-an-empty-request"),
+    ],
+)
+def test_a_kernel_has_the_name_of_its_mistake_in_torch(lines: tuple[tuple[str, str], ...], name: str) -> None:
+    verdict = _verdict(*lines)
+    assert not verdict.passed
+    assert (verdict.misconception, verdict.exact) == (name, True), verdict.message()
+
+
+@pytest.mark.skipif(not kernels.INTERPRET, reason="a GPU does not say what a kernel read")
+def test_wrong_numbers_come_with_the_read_that_made_them() -> None:
+    verdict = _verdict(("held = position < seq_len", "held = position < seq_len + 1"))
+    details = " ".join(failure.problem.detail for failure in verdict.failures)
+    assert "slots past the end of request" in details
+    assert "_paged_decode_kernel reads" in details
+
+
+def test_nothing_but_nan_is_no_likeness() -> None:
+    def answer(query: torch.Tensor, *rest: object) -> torch.Tensor:
+        return query * torch.nan
+
+    verdict = examine(
+        registry.get("paged_online_attention"), {"paged_online_attention": answer}, open_suite("visible")
+    )
+    assert not verdict.passed
+    assert verdict.misconception is None, verdict.message()
