@@ -14,8 +14,20 @@ from course import gpu_timing, plots
 from course.folder import find_root
 from kernels import reference
 
-# What an H200's data sheet says, and what a large bf16 matrix product reaches on one.
-H200 = (4.8e12, 700e12)
+# The committed results that are shown, those of the cases and contenders in them that this lesson is about, and what the
+# GPU's data sheet says of its memory.
+RESULT = "nvidia-h100.json"
+CASES = ("decode 1 x 32k", "decode 64 x 2k")
+CONTENDERS = {
+    "decode 1: one head": "kernels: one head a program",
+    "decode 2: GQA packed": "kernels: GQA packed",
+    "paged_decode": "kernels: split, paged_decode",
+    "vLLM Triton": "vLLM's Triton kernel",
+    "FlashAttention-3": "FlashAttention-3",
+    "FlashInfer decode, tensor cores": "FlashInfer",
+    "torch SDPA, dense": "torch SDPA, no paging",
+}
+BYTES_PER_S = 3.35e12
 _MARKERS = "osD^vPX*"
 
 
@@ -30,17 +42,25 @@ class Point:
     flops: float
 
 
-def committed() -> tuple[str, list[Point]]:
-    """(GPU, points) of bench/results/h200.json. Raises FileNotFoundError where the course's folder has none."""
-    result = json.loads((find_root() / "bench" / "results" / "h200.json").read_text(encoding="utf-8"))
-    found = []
-    for case in result["cases"]:
-        # Older files have "paged" and "dense"; newer ones a result for each contender.
-        times = {who: one["us"] for who, one in (case.get("results") or {}).items() if "us" in one}
-        names = {"paged": "kernels", "dense": "torch SDPA, no paging"}
-        times |= {name: case[key]["median_us"] for key, name in names.items() if case.get(key)}
-        found += [Point(case["name"], who, us, case["bytes"], case["flops"]) for who, us in times.items()]
-    return str(result["environment"]["gpu"]), found
+@dataclass(frozen=True)
+class Committed:
+    """Results that lie in the repository. flop_per_s: what a large bf16 matrix product reached in the same run."""
+
+    gpu: str
+    flop_per_s: float
+    points: list[Point]
+
+
+def committed() -> Committed:
+    """Decode in bench/results/nvidia-h100.json. Raises FileNotFoundError where the course's folder has none."""
+    result = json.loads((find_root() / "bench" / "results" / RESULT).read_text(encoding="utf-8"))
+    points = [
+        Point(case["name"], CONTENDERS[who], one["us"], case["bytes"], case["flops"])
+        for case in result["cases"]
+        for who, one in case["results"].items()
+        if case["name"] in CASES and who in CONTENDERS and one["right"]
+    ]
+    return Committed(result["environment"]["gpu"], result["ceilings"]["matmul_flop_per_s"], points)
 
 
 def measured(yours: Mapping[str, Callable[..., torch.Tensor]]) -> list[Point]:
@@ -91,11 +111,11 @@ def _batch(num_reqs: int, seq_len: int) -> tuple[Any, ...]:
 def show(yours: Mapping[str, Callable[..., torch.Tensor]]) -> plots.Picture:
     """The roofline with your kernels on this machine's GPU; without one, with the committed results, said to be so."""
     if kernels.INTERPRET:
-        gpu, points = committed()
+        kept = committed()
         print(
-            f"No GPU here: nothing of yours was timed. What you see was measured on an {gpu} and is committed."
+            f"No GPU here: nothing of yours was timed. What you see was measured on an {kept.gpu} and is committed."
         )
-        return draw(points, *H200, f"Committed results: {gpu}")
+        return draw(kept.points, BYTES_PER_S, kept.flop_per_s, f"Committed results: {kept.gpu}")
     return draw(measured(yours), *gpu_timing.ceilings(), kernels.describe())
 
 

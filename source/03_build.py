@@ -1337,7 +1337,7 @@ if kernels.INTERPRET:
 # the larger of the two. Decode does about 4 operations for every byte, where a Hopper GPU could do 200: bytes decide.
 #
 # On a GPU the next cell times your kernels beside the rungs of `kernels`, on one long request and on many short ones. Without one it
-# shows what the course measured on an H200, and says so.
+# shows what the course measured on an H100, and says so.
 
 # %% roofline
 roofline.show(

@@ -138,7 +138,7 @@ def call(function: Any, case: Case, names: Sequence[str], *, triton: bool) -> Ou
     if not triton and not spread and not case.inputs.get("long"):
         with unchanged(**arguments):  # nothing is to be seen here
             return {"output": function(*arguments.values()), "evidence": "", "detail": "", "reads": ""}
-    if triton and not spread and is_stand_in(function):
+    if triton and is_stand_in(function):
         with unchanged(**arguments):
             output = function(*arguments.values())
         return {"output": output, "evidence": NO_KERNEL, "detail": _NO_KERNEL, "reads": "", "stand_in": True}

@@ -12,32 +12,32 @@ needs_interpreter = pytest.mark.skipif(not kernels.INTERPRET, reason="with a GPU
 
 
 def test_committed_results_name_their_gpu_and_stay_under_the_roof():
-    gpu, points = roofline.committed()
-    assert "H200" in gpu
-    assert {"decode 1 x 32k", "decode 64 x 2k"} <= {point.case for point in points}
-    for point in points:
-        floor = max(point.bytes / roofline.H200[0], point.flops / roofline.H200[1]) * 1e6
-        assert point.us > 0.9 * floor, point
+    kept = roofline.committed()
+    assert "H100" in kept.gpu
+    assert {point.case for point in kept.points} == set(roofline.CASES)
+    assert {point.who for point in kept.points} == set(roofline.CONTENDERS.values())
+    for point in kept.points:
+        floor = max(point.bytes / roofline.BYTES_PER_S, point.flops / kept.flop_per_s) * 1e6
+        assert point.us > floor, point
 
 
-def test_both_forms_of_result_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    cases = [
-        {"name": "old", "bytes": 8, "flops": 4, "paged": {"median_us": 2.0}, "dense": None},
-        {
-            "name": "new",
-            "bytes": 8,
-            "flops": 4,
-            "results": {"paged_decode": {"us": 3.0}, "peer": {"refused": "no"}},
-        },
-    ]
-    file = tmp_path / "bench" / "results" / "h200.json"
+def test_wrong_outputs_and_what_was_not_asked_for_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    results = {
+        "paged_decode": {"us": 3.0, "right": True},
+        "vLLM Triton": {"us": 1.0, "right": False},
+        "paged_attention": {"us": 2.0, "right": True},
+    }
+    case = {"bytes": 8, "flops": 4, "results": results}
+    cases = [{"name": "decode 1 x 32k"} | case, {"name": "prefill 1 x 2k"} | case]
+    file = tmp_path / "bench" / "results" / roofline.RESULT
     file.parent.mkdir(parents=True)
-    file.write_text(json.dumps({"environment": {"gpu": "X"}, "cases": cases}))
+    content = {"environment": {"gpu": "X"}, "ceilings": {"matmul_flop_per_s": 7.0}, "cases": cases}
+    file.write_text(json.dumps(content))
     monkeypatch.setattr(roofline, "find_root", lambda: tmp_path)
-    assert roofline.committed() == (
-        "X",
-        [roofline.Point("old", "kernels", 2.0, 8, 4), roofline.Point("new", "paged_decode", 3.0, 8, 4)],
-    )
+    point = roofline.Point("decode 1 x 32k", "kernels: split, paged_decode", 3.0, 8, 4)
+    assert roofline.committed() == roofline.Committed("X", 7.0, [point])
 
 
 @needs_interpreter
@@ -45,7 +45,7 @@ def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]):
     picture = roofline.show({"yours": lambda *arguments: pytest.fail("there is nothing to time")})
     printed = capsys.readouterr().out
     assert "nothing of yours was timed" in printed
-    assert "measured on an NVIDIA H200" in printed
+    assert "measured on an NVIDIA H100" in printed
     assert "decode 1 x 32k" in picture.alt_text
     with pytest.raises(RuntimeError, match="nothing to time"):
         roofline.measured({})
