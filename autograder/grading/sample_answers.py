@@ -29,17 +29,25 @@ class Sample:
 
 
 def samples(grade_ids: list[str]) -> list[Sample]:
-    """One sample for each right variant by number, then as many as it takes to hold every misconception once."""
+    """As many samples as it takes to hold every right variant, then as many as it takes to hold every misconception once."""
     checks = [registry.get(grade_id) for grade_id in grade_ids]
     solution = {name: part for check in checks for name, part in check.solution.items()}
-    made = []
-    for number in range(max((len(check.right_variants) for check in checks), default=0)):
-        parts = dict(solution)
-        for check in checks:
+    right: list[Sample] = []
+    filled: list[set[str]] = []  # the parts that come from a variant
+    for check in checks:
+        for variant in check.right_variants:
             # Parts that belong together come from one variant, whichever check registers it.
-            if number < len(check.right_variants):
-                parts.update(check.right_variants[number].parts)
-        made.append(Sample(f"right-{number + 1:02}", parts))
+            if any(
+                all(sample.parts[name] is part for name, part in variant.parts.items()) for sample in right
+            ):
+                continue
+            free = next((i for i, used in enumerate(filled) if not used & variant.parts.keys()), None)
+            if free is None:
+                right.append(Sample(f"right-{len(right) + 1:02}", dict(solution)))
+                filled.append(set())
+                free = len(right) - 1
+            right[free].parts.update(variant.parts)
+            filled[free] |= variant.parts.keys()
     mistaken: list[Sample] = []
     taken: list[set[str]] = []  # the parts that a sample's mistakes leave their mark on
     for check in checks:
@@ -58,7 +66,7 @@ def samples(grade_ids: list[str]) -> list[Sample]:
                 name = _mistake(other, misconception.parts)
                 if name is not None:
                     mistaken[free].mistakes[other.grade_id] = name
-    return made + mistaken
+    return right + mistaken
 
 
 def _mistake(check: Check, parts: Mapping[str, Any]) -> str | None:
