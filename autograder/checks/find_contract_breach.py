@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from autograder import watched
 from autograder.failure import AnswerProblem, Problem
 from autograder.misconceptions import attend_functions as functions
@@ -13,8 +15,15 @@ CLAUSES = ("tail", "scatter", "order", "content", "ownership", "inputs")
 
 
 def cases(suite: Suite) -> list[Case]:
-    """One function a case. The label does not tell which: the message does, in the visible suite."""
-    chosen = [*functions.VISIBLE, *functions.HIDDEN] if suite.hidden else list(functions.VISIBLE)
+    """One function a case. The label does not tell which: the message does, in the visible suite.
+
+    The hidden suite shuffles them, so that a tester gains nothing from counting how often it was asked.
+    """
+    chosen = list(functions.VISIBLE)
+    if suite.hidden:
+        everything = [*functions.VISIBLE, *functions.HIDDEN]
+        order = torch.randperm(len(everything), generator=suite.generator("order"))
+        chosen = [everything[index] for index in order.tolist()]
     kinds = ["a right function" if not function.breaks else "a function with a fault" for function in chosen]
     return [
         Case(f"{kind} ({number} of {len(chosen)})", {"source": f.source, "breaks": f.breaks, "does": f.does})

@@ -24,7 +24,7 @@ def cases(suite: Suite) -> list[Case]:
     draw = paged_cases.Draw(suite)
     where = "" if kernels.INTERPRET else " (on a GPU: output and launches, bytes are not counted)"
     lengths = [draw.integer("lengths", 40, 60), 33] if suite.hidden else [50, 33]
-    return [
+    made = [
         draw.decode(f"eight query heads to a kv head{where}", lengths[:1], heads=(8, 1)),
         draw.decode(f"four query heads to each of two kv heads{where}", lengths[1:], heads=(8, 2)),
         draw.decode(
@@ -32,6 +32,12 @@ def cases(suite: Suite) -> list[Case]:
         ),
         draw.decode(f"one query head to a kv head{where}", [20, 7], heads=(2, 2)),
     ]
+    if suite.hidden:
+        ragged = [draw.integer("ragged", 17, 40), 16, draw.integer("short", 1, 15)]
+        made.append(
+            draw.decode(f"a ragged batch, three query heads to a kv head{where}", ragged, heads=(6, 2))
+        )
+    return made
 
 
 def run(answer: Answer, case: Case) -> Output:

@@ -27,11 +27,28 @@ NUM_SPLITS = 32
 def cases(suite: Suite) -> list[Case]:
     draw = paged_cases.Draw(suite)
     if kernels.INTERPRET:
-        label = "one request of 70 tokens (no GPU: nothing is timed, and the bonus is not lost)"
-        return [draw.decode(label, [70], heads=(2, 1), num_splits=4, in_parallel=True)]
-    label = "one request of 16k tokens, 4 kv heads, 32 splits"
+        lengths = [70, draw.integer("length", 33, 90)] if suite.hidden else [70]
+        untimed = "no GPU: nothing is timed, and the bonus is not lost"
+        return [
+            draw.decode(
+                f"one request of {length} tokens ({untimed})",
+                [length],
+                heads=(2, 1),
+                num_splits=4,
+                in_parallel=True,
+            )
+            for length in lengths
+        ]
     return [
-        draw.decode(label, [16384], heads=(16, 4), head_size=128, dtype=torch.bfloat16, num_splits=NUM_SPLITS)
+        draw.decode(
+            f"one request of {length // 1024}k tokens, 4 kv heads, {NUM_SPLITS} splits",
+            [length],
+            heads=(16, 4),
+            head_size=128,
+            dtype=torch.bfloat16,
+            num_splits=NUM_SPLITS,
+        )
+        for length in ([16384, 32768] if suite.hidden else [16384])
     ]
 
 
