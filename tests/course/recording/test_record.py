@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import types
 import weakref
 
 import numpy as np
@@ -438,7 +439,8 @@ def test_on_a_gpu_one_sentence_says_what_to_do(monkeypatch):
 def test_a_kernel_of_a_notebook_cell():
     from IPython.core.interactiveshell import InteractiveShell
 
-    shell = InteractiveShell.instance()
+    # A module of its own: Triton's interpreter puts its own __file__ into one that has none, and pytest's __main__ is one.
+    shell = InteractiveShell(user_module=types.ModuleType("notebook"))
     done = shell.run_cell(
         "import course, kernels, torch, triton\nimport triton.language as tl\n\n"
         "@triton.jit\ndef past_the_end(x_ptr):\n    tl.load(x_ptr + 4)\n\n"
