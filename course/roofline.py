@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 import kernels
 from course import gpu_timing, plots
-from course.folder import find_root
 from kernels import reference
 
-# The committed results that are shown, those of the cases and contenders in them that this lesson is about, and what the
-# GPU's data sheet says of its memory.
-RESULT = "nvidia-h100.json"
+# `python -m course.roofline bench/results/nvidia-h100.json` makes it: the cases and contenders that this lesson is about.
+# BYTES_PER_S is what that GPU's data sheet says of its memory.
+DATA = Path(__file__).parent / "data" / "roofline.json"
 CASES = ("decode 1 x 32k", "decode 64 x 2k")
 CONTENDERS = {
     "decode 1: one head": "kernels: one head a program",
@@ -52,8 +53,13 @@ class Committed:
 
 
 def committed() -> Committed:
-    """Decode in bench/results/nvidia-h100.json. Raises FileNotFoundError where the course's folder has none."""
-    result = json.loads((find_root() / "bench" / "results" / RESULT).read_text(encoding="utf-8"))
+    """What data/roofline.json holds: a learner's folder need not have the benchmark's results."""
+    kept = json.loads(DATA.read_text(encoding="utf-8"))
+    return Committed(kept["gpu"], kept["flop_per_s"], [Point(**point) for point in kept["points"]])
+
+
+def select(result: dict[str, Any]) -> Committed:
+    """The part of a benchmark's result that the lesson shows; wrong outputs are left out."""
     points = [
         Point(case["name"], CONTENDERS[who], one["us"], case["bytes"], case["flops"])
         for case in result["cases"]
@@ -149,3 +155,8 @@ def draw(points: list[Point], bytes_per_s: float, flop_per_s: float, title: str)
     print("\n".join(said))
     picture.alt_text = f"{title}. " + "; ".join(said) + "."
     return picture
+
+
+if __name__ == "__main__":
+    chosen = asdict(select(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))
+    DATA.write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")

@@ -21,9 +21,12 @@ def test_committed_results_name_their_gpu_and_stay_under_the_roof():
         assert point.us > floor, point
 
 
-def test_wrong_outputs_and_what_was_not_asked_for_are_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_what_is_kept_is_what_the_benchmark_found():
+    result = Path(__file__).parents[2] / "bench" / "results" / "nvidia-h100.json"
+    assert roofline.committed() == roofline.select(json.loads(result.read_text()))
+
+
+def test_wrong_outputs_and_what_was_not_asked_for_are_left_out():
     results = {
         "paged_decode": {"us": 3.0, "right": True},
         "vLLM Triton": {"us": 1.0, "right": False},
@@ -31,13 +34,9 @@ def test_wrong_outputs_and_what_was_not_asked_for_are_left_out(
     }
     case = {"bytes": 8, "flops": 4, "results": results}
     cases = [{"name": "decode 1 x 32k"} | case, {"name": "prefill 1 x 2k"} | case]
-    file = tmp_path / "bench" / "results" / roofline.RESULT
-    file.parent.mkdir(parents=True)
     content = {"environment": {"gpu": "X"}, "ceilings": {"matmul_flop_per_s": 7.0}, "cases": cases}
-    file.write_text(json.dumps(content))
-    monkeypatch.setattr(roofline, "find_root", lambda: tmp_path)
     point = roofline.Point("decode 1 x 32k", "kernels: split, paged_decode", 3.0, 8, 4)
-    assert roofline.committed() == roofline.Committed("X", 7.0, [point])
+    assert roofline.select(content) == roofline.Committed("X", 7.0, [point])
 
 
 @needs_interpreter
