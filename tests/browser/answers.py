@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 
 from autograder import registry
+from autograder.build import write_instructor_notebook
+from tests.browser.jupyterlab import REPOSITORY
 
 
 @dataclass(frozen=True)
@@ -53,3 +56,12 @@ def _is(cell: nbformat.NotebookNode, kind: str) -> bool:
 
 def _without_markers(text: str) -> str:
     return "\n".join(line for line in text.splitlines() if not line.strip().startswith("### "))
+
+
+def answers_of(lesson: str, folder: Path) -> Answers:
+    """The answers of a lesson of this repository; its instructor's notebook is made in `folder`."""
+    (folder / "source").mkdir()
+    shutil.copy(REPOSITORY / "source" / f"{lesson}.py", folder / "source")
+    shutil.copytree(REPOSITORY / "release" / lesson, folder / "release" / lesson)
+    write_instructor_notebook(folder, lesson)
+    return read_answers(folder, lesson)

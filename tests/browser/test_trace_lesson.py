@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from autograder.build import write_instructor_notebook
-from tests.browser.answers import Answers, read_answers
+from tests.browser.answers import Answers, answers_of
 from tests.browser.conftest import Screenshot
-from tests.browser.jupyterlab import REPOSITORY, Notebook, Server
+from tests.browser.jupyterlab import Notebook, Server
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext
@@ -32,12 +30,7 @@ PASSAGES = {
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
-    folder = tmp_path_factory.mktemp("instructor")
-    (folder / "source").mkdir()
-    shutil.copy(REPOSITORY / "source" / f"{LESSON}.py", folder / "source")
-    shutil.copytree(REPOSITORY / "release" / LESSON, folder / "release" / LESSON)
-    write_instructor_notebook(folder, LESSON)
-    return read_answers(folder, LESSON)
+    return answers_of(LESSON, tmp_path_factory.mktemp("instructor"))
 
 
 def test_lesson_2_runs_with_every_answer_and_can_be_read(
