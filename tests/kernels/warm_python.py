@@ -44,6 +44,7 @@ def _run_here(request):
     try:
         exec(request["code"], {"__name__": "__main__"})
     except BaseException:
+        sys.stdout.flush()  # what was printed comes before the error, also where stdout is held back
         traceback.print_exc()
     finally:
         sys.stdout.flush()
