@@ -13,6 +13,7 @@ import selectors
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +26,10 @@ from autograder.judge.sandbox import Limits, Sandbox, SandboxLost, Worker
 
 ATTEMPTS = 3  # sandboxes that are tried before the machine is called broken
 _WATCH_SECONDS = 0.1
+# How often one call may ask the judge something, however quickly it is answered.
+MAX_QUESTIONS = 5000
+
+Tell = Callable[[Any], Any]
 
 
 class Fault(AnswerProblem):
@@ -142,10 +147,18 @@ class Session:
         """An attribute of an object in the worker."""
         return self._ask({"do": "attribute", "on": self._reach(proxy), "name": name}, self.limits.call)
 
-    def call(self, proxy: Proxy, args: tuple[Any, ...], kwargs: dict[str, Any], by: str | None = None) -> Any:
+    def call(
+        self,
+        proxy: Proxy,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        by: str | None = None,
+        tell: Tell | None = None,
+    ) -> Any:
         """Calls an object in the worker with plain data. What it changes in place is changed in the arguments here.
 
-        by: the function of `observe` that calls it, with these arguments after it.
+        by: the function of `observe` that calls it, with these arguments after it. tell: answers here, with plain data, what
+        the call asks; the time that this takes is not the learner's. An exception of it is handed on as a text.
         """
         on = self._reach(proxy)
         earlier = self._faults_of.setdefault(on, [])
@@ -153,7 +166,7 @@ class Session:
             raise earlier[-1]
         try:
             message = {"do": "call", "on": on, "args": args, "kwargs": kwargs, "by": by}
-            reply = self._checked(self._request(message, self.limits.call))
+            reply = self._checked(self._request(message, self.limits.call, tell))
         except Fault as fault:
             earlier.append(fault)
             raise
@@ -216,7 +229,7 @@ class Session:
         self._met_a_limit = True
         return fault
 
-    def _request(self, message: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def _request(self, message: dict[str, Any], seconds: float, tell: Tell | None = None) -> dict[str, Any]:
         """Sends a request to a live worker and returns its reply. Raises Fault, and SandboxLost after some attempts."""
         if self.lost:
             raise SandboxLost(self.lost)
@@ -225,7 +238,7 @@ class Session:
         for attempt in range(ATTEMPTS):
             try:
                 worker = self._live_worker()
-                reply = self._exchange(worker, message, seconds)
+                reply = self._exchange(worker, message, seconds, tell)
             except Fault as fault:
                 raise self._record(fault) from None
             except SandboxLost as error:
@@ -283,25 +296,46 @@ class Session:
 
     # One exchange
 
-    def _exchange(self, worker: Worker, message: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def _exchange(
+        self, worker: Worker, message: dict[str, Any], seconds: float, tell: Tell | None = None
+    ) -> dict[str, Any]:
         number = secrets.randbits(62)
         try:
             data = wire.encode({"id": number, **message}, self._to_handle, limit=self.limits.frame)
         except wire.WireError as error:
             # Something that learner's code returned before: what checks hand over of their own always fits.
             raise Fault(CRASHED, f"what your code returned cannot be handed on: {error}") from None
-        started = time.monotonic()
-        try:
-            payload = self._talk(worker, wire.frame(data), seconds)
-            reply = wire.decode(payload, self._from_handle)
-        except wire.WireError as error:
-            raise self._end(Fault(CRASHED, f"your code's answer cannot be read: {error}")) from None
-        finally:
-            self._left -= time.monotonic() - started
+        used = 0.0
+        for _ in range(MAX_QUESTIONS + 1):
+            started = time.monotonic()
+            try:
+                payload = self._talk(worker, wire.frame(data), seconds - used)
+                reply = wire.decode(payload, self._from_handle)
+            except wire.WireError as error:
+                raise self._end(Fault(CRASHED, f"your code's answer cannot be read: {error}")) from None
+            finally:
+                took = time.monotonic() - started
+                used += took
+                self._left -= took
+            if tell is None or not _is_question(reply, number):
+                break
+            data = self._told(tell, reply["ask"], number)
+        else:
+            raise self._end(Fault(CRASHED, f"your code asked the judge more than {MAX_QUESTIONS} times"))
         if not _is_reply(reply, number):
             raise self._end(Fault(CRASHED, "your code sent something that is no answer to the judge"))
         checked: dict[str, Any] = reply
         return checked
+
+    def _told(self, tell: Tell, question: Any, number: int) -> bytes:
+        """The judge's answer to a question of the call in hand. Its time is the judge's own."""
+        started = time.monotonic()
+        try:
+            answer = tell(question)
+        except Exception as error:  # what learner's code asked is no question that has an answer
+            answer = f"{error}"[:400] or type(error).__name__
+        self._deadline += time.monotonic() - started
+        return wire.encode({"id": number, "told": answer}, limit=self.limits.frame)
 
     def _talk(self, worker: Worker, data: bytes, seconds: float) -> bytes:
         """Sends `data`, takes what the worker prints, watches what it uses, and returns the next payload."""
@@ -423,6 +457,11 @@ class Session:
         if value._generation != self._generation:
             raise Fault(CRASHED, "the object is gone with the worker that held it")
         return wire.Handle("", False, value._number)
+
+
+def _is_question(value: Any, number: int) -> bool:
+    """Whether a decoded value is a question that belongs to the request with this number."""
+    return type(value) is dict and value.keys() == {"id", "ask"} and value["id"] == number
 
 
 def _is_reply(reply: Any, number: int) -> bool:

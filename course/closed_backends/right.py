@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
@@ -23,15 +24,20 @@ SPLIT = 24
 
 def gathered(step: Inputs) -> Result:
     """The course's reference: look the blocks up, attend densely."""
-    output, lse = reference.paged_attention(*step.arguments(), step.scale, **_options(step))
+    query, keys, values, table, lens, starts = step.arguments()
+    output, lse = reference.paged_attention(
+        query, keys, values, table, lens, starts, step.scale, **_options(step)
+    )
     return output, lse.float()
 
 
 def triton(step: Inputs) -> Result:
     """The course's Triton kernels, on the GPU or in the interpreter."""
     device = kernels.device()
-    moved = [tensor.to(device) for tensor in step.arguments()]
-    output, lse = kernels.paged_attention(*moved, step.scale, **_options(step))
+    query, keys, values, table, lens, starts = (tensor.to(device) for tensor in step.arguments())
+    output, lse = kernels.paged_attention(
+        query, keys, values, table, lens, starts, step.scale, **_options(step)
+    )
     return output.cpu(), lse.cpu()
 
 
@@ -189,11 +195,12 @@ def merged(states: list[Result]) -> Result:
     lses = torch.stack([lse for _, lse in states])
     lse = torch.logsumexp(lses, dim=0)
     weights = torch.exp(lses - lse.masked_fill(lse == -math.inf, 0.0))
-    return sum(weight[..., None] * out for weight, (out, _) in zip(weights, states, strict=True)), lse  # type: ignore[return-value]
+    parts = [weight[..., None] * out for weight, (out, _) in zip(weights, states, strict=True)]
+    return torch.stack(parts).sum(dim=0), lse
 
 
-def _options(step: Inputs) -> dict[str, object]:
-    options: dict[str, object] = {"sliding_window": step.window, "return_lse": True}
+def _options(step: Inputs) -> dict[str, Any]:
+    options: dict[str, Any] = {"sliding_window": step.window, "return_lse": True}
     if step.k_scale is not None:
         options |= {"k_scale": step.k_scale, "v_scale": step.v_scale}
     return options

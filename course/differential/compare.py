@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -81,6 +82,7 @@ def compare(backend: Backend, reference: Backend, case: Case) -> Difference | No
     return None
 
 
+@functools.lru_cache(maxsize=8192)
 def budget(case: Case, step: int) -> tuple[float, float]:
     """How far a right backend may be from the exact output and lse of a step: (output, lse).
 

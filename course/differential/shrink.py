@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from course.differential.case import Case, Part
 
-_PLAIN = {
+_PLAIN: dict[str, Any] = {
     "window": None,
     "layout": "NHD",
     "dtype": "float32",
