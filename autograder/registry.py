@@ -124,6 +124,8 @@ _MODULES = {
     "paged_split_kv_attention": "q10b-split",
     "split_kv_race": "q10b-race",
     "is_faulty": "q13-detect",
+    "minimise": "q13-minimise",
+    "q13_diagnosis": "q13-name",
 }
 
 
