@@ -1,6 +1,7 @@
 """Question 13, first part: testers of closed backends that leave a kind of input out or accuse right ones, and right testers."""
 
 import random
+from typing import Any
 
 import torch
 
@@ -27,7 +28,7 @@ def is_faulty(backend):
         of([9, 6]).then({1: 7}).then({0: 10, 1: 8}, moved=[0]),
         of([40, 7], dtype="float16"),
     ]
-    for case in cases:
+    for case in cases:  # noqa: SIM110
         if differential.compare(backend, differential.reference, case) is not None:
             return True
     return False
@@ -185,17 +186,17 @@ def at_random(backend):
     for seed in range(16):
         kv_heads = rng.choice([2, 3])
         lens = [rng.choice([0, 3, 8, 14, 23]), rng.choice([6, 11, 310]), 13]
-        fields = dict(
-            num_heads=kv_heads * rng.choice([3, 3, 2]),
-            num_kv_heads=kv_heads,
-            layout=rng.choice(["NHD", "HND"]),
-            window=rng.choice([None, None, 6]),
-            kv_dtype=rng.choice(["auto", "fp8"]),
-            k_scale=0.5,
-            v_scale=4.0,
-            lowest_block=rng.choice([0, 2**27 + 1]),
-            seed=seed,
-        )
+        fields: Any = {
+            "num_heads": kv_heads * rng.choice([3, 3, 2]),
+            "num_kv_heads": kv_heads,
+            "layout": rng.choice(["NHD", "HND"]),
+            "window": rng.choice([None, None, 6]),
+            "kv_dtype": rng.choice(["auto", "fp8"]),
+            "k_scale": 0.5,
+            "v_scale": 4.0,
+            "lowest_block": rng.choice([0, 2**27 + 1]),
+            "seed": seed,
+        }
         case = differential.Case.of(
             lens, [min(1, lens[0]) or rng.choice([0, 1]), rng.choice([1, 5]), 1], **fields
         )
@@ -213,7 +214,9 @@ def against_kernels(backend):
     def right(case):
         for step in range(len(case.steps)):
             given = differential.inputs(case, step)
-            scales = {} if given.k_scale is None else {"k_scale": given.k_scale, "v_scale": given.v_scale}
+            scales: Any = (
+                {} if given.k_scale is None else {"k_scale": given.k_scale, "v_scale": given.v_scale}
+            )
             yield reference.paged_attention(
                 *given.arguments(), given.scale, sliding_window=given.window, return_lse=True, **scales
             )
@@ -240,19 +243,22 @@ def against_kernels(backend):
 @detect.right("one-odd-thing-at-a-time", part="is_faulty")
 def one_at_a_time(backend):
     """Starts from one ordinary case and changes a field of it for each trial."""
-    base = dict(seq_lens=[9, 14, 20], query_lens=[1, 6, 1], num_heads=6, num_kv_heads=2, seed=5)
-    changes = [
-        {},
-        {"seq_lens": [8, 12, 16]},
-        {"seq_lens": [9, 14, 270]},
-        {"window": 6},
-        {"layout": "HND"},
-        {"kv_dtype": "fp8", "k_scale": 4.0, "v_scale": 0.5},
-        {"lowest_block": 2**26 + 9},
-        {"lowest_block": 2**28 + 9},
-        {"seq_lens": [0, 14, 20], "query_lens": [1, 0, 1]},
-        {"dtype": "float16"},
+
+    def changed(seq_lens=(9, 14, 20), query_lens=(1, 6, 1), **fields):
+        fields = {"num_heads": 6, "num_kv_heads": 2, "seed": 5, **fields}
+        return differential.Case.of(seq_lens, query_lens, **fields)
+
+    cases = [
+        changed(),
+        changed([8, 12, 16]),
+        changed([9, 14, 270]),
+        changed(window=6),
+        changed(layout="HND"),
+        changed(kv_dtype="fp8", k_scale=4.0, v_scale=0.5),
+        changed(lowest_block=2**26 + 9),
+        changed(lowest_block=2**28 + 9),
+        changed([0, 14, 20], [1, 0, 1]),
+        changed(dtype="float16"),
+        changed().then({1: 15}).then({1: 16, 0: 10}, moved=[0]),
     ]
-    cases = [differential.Case.of(**{**base, **change}) for change in changes]
-    cases.append(cases[0].then({1: 15}).then({1: 16, 0: 10}, moved=[0]))
     return any(differential.compare(backend, differential.reference, case) for case in cases)

@@ -129,8 +129,8 @@ def delta_debugging(backend, case):
         width = -(-len(numbers) // pieces)
         for start in range(0, len(numbers), width):
             rest = set(numbers[:start] + numbers[start + width :])
-            steps = [tuple(part for part in step if part.request in rest) for step in case.steps]
-            steps = tuple(step for step in steps if step)
+            kept = (tuple(part for part in step if part.request in rest) for step in case.steps)
+            steps = tuple(step for step in kept if step)
             if steps and fails(less := replace(case, steps=steps)):
                 case, numbers, pieces = less, sorted(rest), 2
                 break

@@ -12,6 +12,7 @@ import torch
 from course.differential.case import Case
 from course.differential.tensors import inputs
 
+_WHAT = ("output", "lse")
 # What a backend gives for a case: (output, lse) of each step.
 Results = Sequence[tuple[torch.Tensor, torch.Tensor]]
 Backend = Callable[[Case], Results]
@@ -27,7 +28,8 @@ class Difference:
 
     what: "output", "lse", or "shape" where the results cannot be compared. request: its number. token: which query token of
     the request. position: where that stands in the sequence. block, slot: where its own key lies, None for length 0. dim: None
-    for an lse. error: nan where one of the numbers is NaN. wrong, total: how many numbers of the step differ.
+    for an lse. error: nan where one of the numbers is NaN. wrong: how many numbers of the step's output differ, and of how many;
+    wrong_lse: the same of its lse.
     """
 
     what: str
@@ -43,8 +45,8 @@ class Difference:
     got: float = 0.0
     error: float = 0.0
     budget: float = 0.0
-    wrong: int = 0
-    total: int = 0
+    wrong: tuple[int, int] = (0, 0)
+    wrong_lse: tuple[int, int] = (0, 0)
     detail: str = ""
 
     def __str__(self) -> str:
@@ -55,12 +57,14 @@ class Difference:
         )
         where += f", block {self.block}, slot {self.slot})" if self.block is not None else ", length 0)"
         where += f", head {self.head}" + (f", dim {self.dim}" if self.dim is not None else "")
-        times = (
-            f"{self.error / self.budget:.1e} times the budget" if math.isfinite(self.error) else "not finite"
+        far = (
+            f"{self.error / self.budget:.1e} budgets away"
+            if math.isfinite(self.error)
+            else "no number is near"
         )
         return (
-            f"{self.what} at {where}: expected {self.expected:.6g}, got {self.got:.6g} ({times} of {self.budget:.1e}); "
-            f"{self.wrong} of {self.total} numbers of the step differ"
+            f"{self.what} at {where}: expected {self.expected:.6g}, got {self.got:.6g}, {far}. In this step "
+            f"{self.wrong[0]} of {self.wrong[1]} numbers of the output and {self.wrong_lse[0]} of {self.wrong_lse[1]} of the lse differ."
         )
 
 
@@ -71,14 +75,24 @@ def compare(backend: Backend, reference: Backend, case: Case) -> Difference | No
     """
     found = backend(case)
     expected = reference(case)
-    if not isinstance(found, Sequence) or len(found) != len(expected):
+    if (
+        not isinstance(found, Sequence)
+        or len(found) != len(expected)
+        or any(len(each) != 2 for each in found)
+    ):
         return Difference("shape", 0, detail=f"expected {len(expected)} results, one for each step")
     for step, (got, right) in enumerate(zip(found, expected, strict=True)):
         allowed = budget(case, step)
-        for which, what in enumerate(("output", "lse")):
-            difference = _first(what, case, step, got[which], right[which], allowed[which])
-            if difference is not None:
-                return difference
+        found_in = [_difference(w, step, got[i], right[i], allowed[i]) for i, w in enumerate(_WHAT)]
+        counts = [
+            (int(wrong.sum()) if isinstance(wrong, torch.Tensor) else 0, one.numel())
+            for wrong, one in zip(found_in, right, strict=True)
+        ]
+        for i, wrong in enumerate(found_in):
+            if isinstance(wrong, Difference):
+                return wrong
+            if bool(wrong.any()):
+                return _located(_WHAT[i], case, step, got[i], right[i], wrong, allowed[i], counts)
     return None
 
 
@@ -115,25 +129,35 @@ def _largest(numbers: torch.Tensor) -> float:
     return float(numbers.abs().max()) if numbers.numel() else 0.0
 
 
-def _first(
-    what: str, case: Case, step: int, got: object, expected: torch.Tensor, allowed: float
-) -> Difference | None:
+def _difference(
+    what: str, step: int, got: object, expected: torch.Tensor, allowed: float
+) -> torch.Tensor | Difference:
+    """Which numbers are further from the expected ones than allowed; a Difference where they cannot be compared."""
     if not isinstance(got, torch.Tensor) or got.shape != expected.shape:
         shape = list(got.shape) if isinstance(got, torch.Tensor) else f"a {type(got).__name__}"
         return Difference("shape", step, detail=f"{what}: expected shape {list(expected.shape)}, got {shape}")
     a, b = got.detach().cpu().double(), expected.double()
-    error = (a - b).abs()
-    wrong = ~((a == b) | (error <= allowed))
-    if not bool(wrong.any()):
-        return None
-    index = [int(i) for i in wrong.nonzero()[0]]
-    token, row = index[0], 0
+    return ~((a == b) | ((a - b).abs() <= allowed))
+
+
+def _located(
+    what: str,
+    case: Case,
+    step: int,
+    got: torch.Tensor,
+    expected: torch.Tensor,
+    wrong: torch.Tensor,
+    allowed: float,
+    counts: list[tuple[int, int]],
+) -> Difference:
+    at = tuple(int(i) for i in wrong.nonzero()[0])
+    token, row = at[0], 0
     parts = case.steps[step]
     while token >= parts[row].query_len:
         token, row = token - parts[row].query_len, row + 1
     part = parts[row]
     position = max(0, part.seq_len - part.query_len + token)
-    at = tuple(index)
+    a, b = float(got[at]), float(expected[at])
     return Difference(
         what,
         step,
@@ -142,12 +166,12 @@ def _first(
         position=position,
         block=part.blocks[position // case.block_size] if part.seq_len else None,
         slot=position % case.block_size if part.seq_len else None,
-        head=index[1],
-        dim=index[2] if what == "output" else None,
-        expected=float(b[at]),
-        got=float(a[at]),
-        error=float(error[at]),
+        head=at[1],
+        dim=at[2] if what == "output" else None,
+        expected=b,
+        got=a,
+        error=abs(a - b),
         budget=allowed,
-        wrong=int(wrong.sum()),
-        total=wrong.numel(),
+        wrong=counts[0],
+        wrong_lse=counts[1],
     )

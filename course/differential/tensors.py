@@ -12,6 +12,7 @@ import torch
 from course.differential.case import Case, Part
 
 _LARGE = 100.0
+_T = torch.Tensor
 _QUERY, _KEY, _VALUE = range(3)
 
 
@@ -41,7 +42,7 @@ class Inputs:
         caches = self.key_cache, self.value_cache
         return caches if self.layout == "NHD" else (caches[0].transpose(1, 2), caches[1].transpose(1, 2))
 
-    def arguments(self) -> tuple[torch.Tensor, ...]:
+    def arguments(self) -> tuple[_T, _T, _T, _T, _T, _T]:
         """What stands before `scale` in `kernels.paged_attention`'s parameters."""
         return (self.query, *self.as_nhd(), self.block_table, self.seq_lens, self.query_start_loc)
 
