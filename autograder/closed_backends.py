@@ -215,6 +215,6 @@ def compute(spec: Spec, case: Case) -> Results:
     return [(output.clone(), lse.clone()) for output, lse in _remembered(spec, case)]
 
 
-@functools.lru_cache(maxsize=8192)
+@functools.lru_cache(maxsize=3000)
 def _remembered(spec: Spec, case: Case) -> list[Result]:
     return run(spec, case, _ALL)

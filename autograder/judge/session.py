@@ -158,7 +158,7 @@ class Session:
         """Calls an object in the worker with plain data. What it changes in place is changed in the arguments here.
 
         by: the function of `observe` that calls it, with these arguments after it. tell: answers here, with plain data, what
-        the call asks; the time that this takes is not the learner's. An exception of it is handed on as a text.
+        the call asks. An exception of it is handed on as a text.
         """
         on = self._reach(proxy)
         earlier = self._faults_of.setdefault(on, [])
@@ -305,36 +305,31 @@ class Session:
         except wire.WireError as error:
             # Something that learner's code returned before: what checks hand over of their own always fits.
             raise Fault(CRASHED, f"what your code returned cannot be handed on: {error}") from None
-        used = 0.0
-        for _ in range(MAX_QUESTIONS + 1):
-            started = time.monotonic()
-            try:
-                payload = self._talk(worker, wire.frame(data), seconds - used)
+        started = time.monotonic()
+        try:
+            for _ in range(MAX_QUESTIONS + 1):
+                payload = self._talk(worker, wire.frame(data), started + seconds - time.monotonic())
                 reply = wire.decode(payload, self._from_handle)
-            except wire.WireError as error:
-                raise self._end(Fault(CRASHED, f"your code's answer cannot be read: {error}")) from None
-            finally:
-                took = time.monotonic() - started
-                used += took
-                self._left -= took
-            if tell is None or not _is_question(reply, number):
-                break
-            data = self._told(tell, reply["ask"], number)
-        else:
-            raise self._end(Fault(CRASHED, f"your code asked the judge more than {MAX_QUESTIONS} times"))
+                if tell is None or not _is_question(reply, number):
+                    break
+                data = self._told(tell, reply["ask"], number)
+            else:
+                raise self._end(Fault(CRASHED, f"your code asked the judge more than {MAX_QUESTIONS} times"))
+        except wire.WireError as error:
+            raise self._end(Fault(CRASHED, f"your code's answer cannot be read: {error}")) from None
+        finally:
+            self._left -= time.monotonic() - started
         if not _is_reply(reply, number):
             raise self._end(Fault(CRASHED, "your code sent something that is no answer to the judge"))
         checked: dict[str, Any] = reply
         return checked
 
     def _told(self, tell: Tell, question: Any, number: int) -> bytes:
-        """The judge's answer to a question of the call in hand. Its time is the judge's own."""
-        started = time.monotonic()
+        """The judge's answer to a question of the call in hand. Its time counts as the learner's, who chose what to ask."""
         try:
             answer = tell(question)
         except Exception as error:  # what learner's code asked is no question that has an answer
             answer = f"{error}"[:400] or type(error).__name__
-        self._deadline += time.monotonic() - started
         return wire.encode({"id": number, "told": answer}, limit=self.limits.frame)
 
     def _talk(self, worker: Worker, data: bytes, seconds: float) -> bytes:

@@ -33,7 +33,7 @@ def run(spec: Spec, case: Case, variants: Mapping[str, Variant] = VARIANTS) -> l
     return [bend(attend, case, step, memory, spec.amount) for step in range(len(case.steps))]
 
 
-@functools.lru_cache(maxsize=8192)
+@functools.lru_cache(maxsize=3000)
 def _remembered(spec: Spec, case: Case) -> tuple[tuple[torch.Tensor, ...], ...]:
     return tuple(tuple(result) for result in run(spec, case))
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 # What a case may hold. Every fault of the closed backends shows within these limits.
-MAX_SEQ_LEN, MAX_QUERY_LEN, MAX_REQUESTS, MAX_STEPS, MAX_HEADS = 320, 64, 6, 4, 12
+MAX_SEQ_LEN, MAX_QUERY_LEN, MAX_REQUESTS, MAX_STEPS, MAX_HEADS = 320, 16, 6, 4, 12
 BLOCK_SIZES, HEAD_SIZES = (1, 2, 4, 8, 16), (8, 16)
 MAX_BLOCK = 2**31 - 1
 LAYOUTS, DTYPES, KV_DTYPES, UNOWNED = (
