@@ -308,7 +308,7 @@ class Session:
         started = time.monotonic()
         try:
             for _ in range(MAX_QUESTIONS + 1):
-                payload = self._talk(worker, wire.frame(data), started + seconds - time.monotonic())
+                payload = self._talk(worker, wire.frame(data), seconds, started)
                 reply = wire.decode(payload, self._from_handle)
                 if tell is None or not _is_question(reply, number):
                     break
@@ -332,9 +332,11 @@ class Session:
             answer = f"{error}"[:400] or type(error).__name__
         return wire.encode({"id": number, "told": answer}, limit=self.limits.frame)
 
-    def _talk(self, worker: Worker, data: bytes, seconds: float) -> bytes:
-        """Sends `data`, takes what the worker prints, watches what it uses, and returns the next payload."""
-        started = time.monotonic()
+    def _talk(self, worker: Worker, data: bytes, seconds: float, started: float) -> bytes:
+        """Sends `data`, takes what the worker prints, watches what it uses, and returns the next payload.
+
+        seconds: how long the request that began at `started` may take.
+        """
         limits = (
             (started + seconds, f"your code did not finish within {seconds:g} s"),
             (self._deadline, f"your code did not finish the test within {self.limits.test:g} s"),
