@@ -1,10 +1,12 @@
 """Question 13, third part: diagnoses that stop at the first likeness. They name faults, not backends: who is what is sealed."""
 
 from autograder.registry import Misconception, RightVariant
+from course.closed_backends import NAMES
 from course.closed_backends.faults import RIGHT, VARIANTS
 from course.closed_backends.sealed import unseal
 
-TRUTH = {name: VARIANTS[spec.variant].fault if spec.variant else RIGHT for name, spec in unseal().items()}
+_SPECS = unseal()
+TRUTH = {name: VARIANTS[_SPECS[name].variant].fault if _SPECS[name].variant else RIGHT for name in NAMES}
 
 
 def _mistaken(**instead: str) -> dict[str, dict[str, str]]:

@@ -14,11 +14,10 @@ from collections.abc import Mapping
 from course.closed_backends.engine import Spec
 
 _SEALED = """
-c-nQ5-
-A=<W42551>NUAw+#p^Bp~`KXpEZpmJ5?x%cPGu(2^hPGl*HdT_DMcFu#mBPIlOj5pmFMlwQrm5;n2;<7PazG4IrqF_3r8TRtp328
-k)#KFnvL9U6xH!*W*TvG(gA=NuV|At;i_LTn(9u?4VxaxqY3(A)i5f&kRZe<tvACZQ4Ld!Ds0Q7^ecPTiZkhS&>n>kg`lmx(dySS
-T|v2pDF&F(nj<m{{|^c(JC1s;C61Y9eiN88MZK_R8x^Lf_b<0QF}{w2i~z0NV??mvDdT=0h?*nQ&Hl)$*oPJCk*M&n;OrORi+7}D
-2id-*yHm?2jJ1&`Pz%|udkSaZ__b?Rv;=my*~pb2zP9o)z>%JNV`%
+c-nPR(Qd;a4E&WU&*Nd;G)?=JsftW+5*mV$O~kTk|2{%X)vfCT65zYD&-PaX14L}zcJGaL)J?5k+j40hcFl}Dpi$N<4T5T)|DN`T
+9MH(CE2I%z-zK!f7-gg6^SB{8(%@o&1TY587G#uV&Vo!yD$p$cls?xnBA<Zx5gC*?iWeNtIcWh(a5hS-p_>x0DQN>GWJSG-iPXTf
+gbT4h5}QJdY$N&WDhH2N<X<C+$q!08aJapT?GZlF-4vS`LddSD?*(I(w%*u*?iO5ON04y#WqoUC(GH7f=2KEK+CG*v1wEk)e|p+m
+mZ&04=tYrt>xSLGZfFPGjdw<S7XCGg8Ti&6BNzpu{Ag+$D1f^oTcyO+t-98#(Y#G{Ij+N}K5bJhrt;Uz^Wpmkl#SAV
 """
 
 

@@ -58,13 +58,12 @@ class Difference:
         where += f", block {self.block}, slot {self.slot})" if self.block is not None else ", length 0)"
         where += f", head {self.head}" + (f", dim {self.dim}" if self.dim is not None else "")
         far = (
-            f"{self.error / self.budget:.1e} budgets away"
-            if math.isfinite(self.error)
-            else "no number is near"
+            f"{self.error / self.budget:.3g} budgets away" if math.isfinite(self.error) else "nothing near it"
         )
+        (wrong, total), (wrong_lse, total_lse) = self.wrong, self.wrong_lse
         return (
-            f"{self.what} at {where}: expected {self.expected:.6g}, got {self.got:.6g}, {far}. In this step "
-            f"{self.wrong[0]} of {self.wrong[1]} numbers of the output and {self.wrong_lse[0]} of {self.wrong_lse[1]} of the lse differ."
+            f"{self.what} at {where}:\n    expected {self.expected:.6g}, got {self.got:.6g}, {far}; in this step {wrong} of "
+            f"{total} numbers of the output and {wrong_lse} of {total_lse} of the lse differ"
         )
 
 
