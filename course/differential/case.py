@@ -76,7 +76,7 @@ class Case:
 
         Their blocks are scattered, and none is below lowest_block. fields: those of `Case`.
         """
-        lens = [min(1, n) for n in seq_lens] if query_lens is None else list(query_lens)
+        lens = [1] * len(seq_lens) if query_lens is None else list(query_lens)
         block_size, seed = fields.get("block_size", 4), fields.get("seed", 0)
         needed = [_count(n, block_size) for n in seq_lens]
         blocks = _scattered(sum(needed), lowest_block, seed, taken=set())
@@ -111,7 +111,7 @@ class Case:
         for request, seq_len in seq_lens.items():
             more = _count(seq_len, self.block_size) - len(kept[request])
             blocks = kept[request] + tuple(fresh.pop() for _ in range(more))
-            query_len = (query_lens or {}).get(request, min(1, seq_len))
+            query_len = (query_lens or {}).get(request, 1)
             parts.append(Part(request, query_len, seq_len, blocks))
         return replace(self, steps=(*self.steps, tuple(parts)))
 
