@@ -454,7 +454,7 @@ autograder.check("q13_diagnosis", q13_diagnosis, suite="hidden")
 # **Model answer.** Being faster decides between backends that are right, and right means: within the error budget of the reference on
 # every kind of input that it declares to support. It may be the default for exactly that domain (head sizes, dtypes, layouts, window,
 # fp8, GPU); outside it the selector has to take another backend, with a reason, or refuse; it must never compute something near. In vLLM that is
-# `validate_configuration`'s list of reasons and an order of priorities (`vllm/platforms/cuda.py:79`, `_get_backend_priorities`).
+# `validate_configuration`'s list of reasons, and an order: `vllm/platforms/cuda.py:79` (`_get_backend_priorities`).
 #
 # The everyday test had one kind of input. Each fault here shows on one kind alone: so the suite is a list of kinds (tails with NaN,
 # chunks with a window, odd groups, HND, empty requests, several steps with preemption, high block numbers, scales that differ, long
