@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,20 +171,23 @@ def faulty_ones(suite: Suite) -> dict[str, list[Spec]]:
     """Backends with a fault, by kind: the visible two, or in the hidden suite three that it draws."""
     if not suite.hidden:
         return {kind: list(specs) for kind, specs in _VISIBLE.items()}
-    drawn = {}
-    for kind in FAULTS:
-        generator = suite.generator(f"fault/{kind}")
-        names = [name for name, variant in _ALL.items() if variant.fault == kind]
-        order = torch.randperm(len(names), generator=generator).tolist()
-        drawn[kind] = [_draw(names[order[i % len(names)]], generator) for i in range(3)]
+    return {kind: _draw(kind, suite.generator(f"fault/{kind}")) for kind in FAULTS}
+
+
+def _draw(kind: str, generator: torch.Generator) -> list[Spec]:
+    """Three of a kind: every variant before one comes again, and no amount of it twice while there are others."""
+
+    def shuffled(items: Sequence[Any]) -> list[Any]:
+        return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
+
+    names = shuffled([name for name, variant in _ALL.items() if variant.fault == kind])
+    amounts = {name: shuffled(_AMOUNTS.get(name, (1,))) for name in names}
+    drawn = []
+    for number in range(3):
+        name = names[number % len(names)]
+        amount = amounts[name][number // len(names) % len(amounts[name])]
+        drawn.append(Spec(shuffled(_BASES)[0], name, amount))
     return drawn
-
-
-def _draw(variant: str, generator: torch.Generator) -> Spec:
-    def choose(options: tuple[Any, ...]) -> Any:
-        return options[int(torch.randint(len(options), (), generator=generator))]
-
-    return Spec(choose(_BASES), variant, choose(_AMOUNTS.get(variant, (1,))))
 
 
 def variant_of(spec: Spec) -> Variant:

@@ -69,7 +69,7 @@ from course import differential
 from course.closed_backends import NAMES, closed
 
 Case = differential.Case
-reference = differential.reference  # float64 throughout: what is right
+truth = differential.reference  # float64 throughout: what is right
 before, after = closed("slate"), closed("basalt")
 
 # %% q13-case-read [markdown]
@@ -101,8 +101,8 @@ print("You predicted:", prediction_alone)
 alone = Case.of([300], num_heads=4, num_kv_heads=2, unowned="zeros")
 batch = Case.of([30, 12, 300], num_heads=4, num_kv_heads=2, unowned="zeros")
 for name, tried in (("alone", alone), ("in a batch", batch)):
-    print(f"{name:11} before: {differential.compare(before, reference, tried) or 'as the reference'}")
-    print(f"{name:11} after:  {differential.compare(after, reference, tried) or 'as the reference'}")
+    print(f"{name:11} before: {differential.compare(before, truth, tried) or 'as the truth'}")
+    print(f"{name:11} after:  {differential.compare(after, truth, tried) or 'as the truth'}")
 
 # %% q13-alone-remark [markdown]
 # **Reproduce** what the user had and not what is easy: the batch is a part of the input. Alone, nothing is wrong with the prompt; behind
@@ -120,7 +120,7 @@ prediction_bits = None  # True or False
 # %% q13-bits
 print("You predicted:", prediction_bits)
 ones, others = before(batch)[0][0], closed("opal")(batch)[0][0]
-exact = reference(batch)[0][0]
+exact = truth(batch)[0][0]
 allowed = differential.budget(batch, 0)[0]
 print("slate and opal the same bits:", bool((ones == others).all()))
 for name, found in (("slate", ones), ("opal", others), ("indigo", closed("indigo")(batch)[0][0])):
@@ -144,7 +144,7 @@ cuts = {
     "37 tokens": Case.of([1, 37], num_heads=1, num_kv_heads=1, unowned="zeros"),
 }
 for name, cut in cuts.items():
-    verdict = "fails" if differential.compare(after, reference, cut) else "passes"
+    verdict = "fails" if differential.compare(after, truth, cut) else "passes"
     print(f"{name:28} size {differential.size(cut):4}  {verdict}")
 
 # %% q13-name-it [markdown]
@@ -162,7 +162,7 @@ lengths = (1, 63, 64, 65, 128, 129, 192, 193)
 print("rows: tokens of the first request; columns: of the second; X: the second is wrong")
 print("     " + "".join(f"{second:5}" for second in lengths))
 for first in lengths:
-    fails = [differential.compare(after, reference, Case.of([first, second])) for second in lengths]
+    fails = [differential.compare(after, truth, Case.of([first, second])) for second in lengths]
     print(f"{first:5}" + "".join(f"{'X' if found else '.':>5}" for found in fails))
 
 # %% q13-boundary-remark [markdown]
@@ -177,7 +177,7 @@ for first in lengths:
 # %% q13-regression
 def test_every_request_gets_its_own_number_of_splits(backend):
     for second in (64, 65):
-        found = differential.compare(backend, reference, Case.of([1, second]))
+        found = differential.compare(backend, truth, Case.of([1, second]))
         assert found is None, f"{second} tokens behind a request of 1: {found}"
 
 
@@ -198,13 +198,13 @@ nearly = {"64 tokens": Case.of([1, 64]), "the longer one in front": Case.of([65,
 print("Wrong output for a request that needs more splits than the first of its batch")
 print(
     "Since the upgrade; the backend from before is right:",
-    differential.compare(before, reference, least) is None,
+    differential.compare(before, truth, least) is None,
 )
 print("Minimal case,", differential.describe(least))
-print("Seen:", differential.compare(after, reference, least))
+print("Seen:", differential.compare(after, truth, least))
 print(
     "Right with:",
-    ", ".join(name for name, it in nearly.items() if not differential.compare(after, reference, it)),
+    ", ".join(name for name, it in nearly.items() if not differential.compare(after, truth, it)),
 )
 print("Likely: the number of splits (of 64 tokens) is computed once for the batch, from its first request.")
 print("Test: test_every_request_gets_its_own_number_of_splits. Until it is fixed: the backend from before.")
@@ -239,7 +239,7 @@ print("Test: test_every_request_gets_its_own_number_of_splits. Until it is fixed
 
 # %% q13-everyday
 everyday = {f"everyday case {seed}": differential.everyday(seed) for seed in range(3)}
-print(differential.table({name: closed(name) for name in NAMES}, everyday, reference))
+print(differential.table({name: closed(name) for name in NAMES}, everyday, truth))
 
 # %% q13-detect-read [markdown]
 # Fourteen backends, all of them right, says the test. Four are.
@@ -387,10 +387,10 @@ def show_minimal(name):
     watched = Watched(closed(name))
     if not is_faulty(watched):
         return print(f"{name}: nothing found\n")
-    failing = next(case for case in watched.cases if differential.compare(closed(name), reference, case))
+    failing = next(case for case in watched.cases if differential.compare(closed(name), truth, case))
     least = minimise(closed(name), failing)
     print(f"{name}: {differential.describe(least)}")
-    print(f"  {differential.compare(closed(name), reference, least)}\n")
+    print(f"  {differential.compare(closed(name), truth, least)}\n")
 
 
 try:
