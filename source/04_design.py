@@ -212,7 +212,8 @@ print("Test: test_every_request_gets_its_own_number_of_splits. Until it is fixed
 # %% q13-faults-read [markdown]
 # ### Ten faults that were shipped
 #
-# Each of the closed backends is right, or has one of these. Each is modelled on a real report; read one or two of them afterwards.
+# Each of the closed backends is right, or has one of these. Each is modelled on a real report; read one or two of them afterwards. (Some are
+# still open, and not each was confirmed by a maintainer: a report is a claim, and yours should be easy to confirm.)
 #
 # | word | what is wrong | reported, for example |
 # | --- | --- | --- |
