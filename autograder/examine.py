@@ -52,7 +52,16 @@ def _examine_one(check: Check, answer: Answer, suite: Suite, place: str) -> Verd
     problems = [_problem(check, case, outcome) for case, outcome in zip(cases, outcomes, strict=True)]
     failing = [i for i, problem in enumerate(problems) if problem is not None]
     failures = tuple(Failure(case.label, p) for case, p in zip(cases, problems, strict=True) if p is not None)
-    verdict = Verdict(check.name, suite.name, suite.seed, place, len(cases), failures)
+    verdict = Verdict(
+        check.name,
+        suite.name,
+        suite.seed,
+        place,
+        len(cases),
+        failures,
+        num_required=sum(case.required for case in cases),
+        required_failed=any(cases[i].required for i in failing),
+    )
     if not failing:
         return verdict
     if all(outcome.not_implemented for outcome in outcomes):

@@ -42,10 +42,10 @@ def check(name: str, answer: Any, suite: str = VISIBLE) -> Points | None:
     """
     found = registry.get(name)
     verdict = examine(found, parts_of(found, answer), open_suite(suite))
-    if not verdict.passed and not (found.partial and verdict.num_passed):
+    if not verdict.passed and not (found.partial and verdict.points):
         raise CheckFailed(verdict.message())
     print(verdict.message())
-    return Points(verdict.num_passed, verdict.num_cases) if found.partial else None
+    return Points(verdict.points, verdict.out_of) if found.partial else None
 
 
 def hint(name: str) -> None:

@@ -16,10 +16,14 @@ SEED_VARIABLE = "AUTOGRADER_SEED"
 
 @dataclass(frozen=True)
 class Case:
-    """One set of inputs for an answer. `label` names the family in words a learner understands."""
+    """One set of inputs for an answer. `label` names the family in words a learner understands.
+
+    required: worth no point with partial credit, and no other case is worth one without it.
+    """
 
     label: str
     inputs: dict[str, Any] = field(repr=False)
+    required: bool = False
 
 
 @dataclass(frozen=True)

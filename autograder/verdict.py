@@ -25,7 +25,8 @@ class Verdict:
 
     place: where it was reached, e.g. "CPU, Triton interpreter" or the GPU's name. seed: replays the suite.
     misconception: the name of the known mistake whose output equals the answer's, and its message. exact: whether
-    that holds on every case, not just on the first that fails. unanswered: the answer is still the stub.
+    that holds on every case, not just on the first that fails. unanswered: the answer is still the stub. num_required: cases
+    that are worth nothing by themselves. required_failed: whether one of them fails.
     """
 
     check: str
@@ -38,6 +39,8 @@ class Verdict:
     misconception_message: str = ""
     exact: bool = False
     unanswered: bool = False
+    num_required: int = 0
+    required_failed: bool = False
 
     @property
     def passed(self) -> bool:
@@ -46,6 +49,16 @@ class Verdict:
     @property
     def num_passed(self) -> int:
         return self.num_cases - len(self.failures)
+
+    @property
+    def points(self) -> int:
+        """With partial credit: a point for each case that passes, and none where a required one fails."""
+        return 0 if self.required_failed else self.num_passed - self.num_required
+
+    @property
+    def out_of(self) -> int:
+        """What `points` can be."""
+        return self.num_cases - self.num_required
 
     def message(self) -> str:
         """At most ten lines for the learner. A hidden suite's message gives no numbers of its cases."""

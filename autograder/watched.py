@@ -7,10 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from autograder.failure import AnswerProblem, Problem
 from autograder.guard import unchanged
 from autograder.judge import observe
 from autograder.judge.proxy import CallableProxy
+from course.differential.case import Case
+from course.differential.compare import Backend
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,31 @@ def call_with_function(function: Callable[..., Any], source: str, name: str) -> 
     if isinstance(function, CallableProxy):
         return function._with_function(source, name)
     return observe.with_function(function, source, name)
+
+
+def call_with_backend(function: Callable[..., Any], backend: Backend, case: Case | None = None) -> Any:
+    """What `function(backend)` returns, or `function(backend, case)`: a value, or a Case.
+
+    In the judge the backend's computation stays here: the worker sends cases, as plain data, and gets tensors.
+    Raises AnswerProblem when what comes back as a case is none.
+    """
+    if not isinstance(function, CallableProxy):
+        return function(backend) if case is None else function(backend, case)
+
+    def tell(question: Any) -> list[list[torch.Tensor]]:
+        return [list(result) for result in backend(Case.from_plain(question))]
+
+    seen = function._with_backend(tell, None if case is None else case.to_plain())
+    if type(seen) is not dict or seen.keys() != {"value", "changed"}:
+        raise AnswerProblem(Problem("your code sent something that is no answer to the judge"))
+    if seen["changed"]:
+        raise AnswerProblem(Problem("your function changes the case that it is given"))
+    if case is None or type(seen["value"]) is not dict:
+        return seen["value"]
+    try:
+        return Case.from_plain(seen["value"])
+    except ValueError as error:
+        raise AnswerProblem(Problem("what your function returns is no case", str(error)[:200])) from None
 
 
 def _is_plain(seen: dict[str, Any]) -> bool:

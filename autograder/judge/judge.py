@@ -219,8 +219,8 @@ class _Recorder:
         chosen = Suite(HIDDEN, self._seed) if suite == HIDDEN else open_suite(suite)
         verdict = examine(self._inspections.trusted(found), parts_of(found, answer), chosen)
         self.verdicts.append(verdict)
-        if verdict.passed or (found.partial and verdict.num_passed):
-            return Points(verdict.num_passed, verdict.num_cases) if found.partial else None
+        if verdict.passed or (found.partial and verdict.points):
+            return Points(verdict.points, verdict.out_of) if found.partial else None
         raise CheckFailed(verdict.message())
 
 

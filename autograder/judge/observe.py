@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 MAX_TEXT = 400
+# Puts a question to the judge while it waits for this process, and returns its answer; set by the worker.
+ask: Callable[[Any], Any] | None = None
 CACHES = ("key_cache", "value_cache")
 # Elements between two blocks of a cache that is spread out: the third block begins beyond 2**31.
 SPREAD = 2**30 + 2**10
@@ -50,6 +52,30 @@ def with_function(function: Callable[..., Any], source: str, name: str) -> Any:
     namespace: dict[str, Any] = {"__name__": "given"}
     exec(compile(source, "<given>", "exec"), namespace)
     return function(namespace[name])
+
+
+def with_backend(function: Callable[..., Any], plain_case: dict[str, Any] | None) -> dict[str, Any]:
+    """Calls `function(backend)`, or `function(backend, case)`, with a backend that the judge computes.
+
+    Returns {"value": what it returned, a case as plain data, "changed": whether the case came back changed}.
+    """
+    from course.differential.case import Case
+
+    def backend(case: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        if type(case) is not Case:
+            raise TypeError(f"a backend takes a Case, got a {type(case).__name__}")
+        assert ask is not None
+        answer = ask(case.to_plain())
+        if type(answer) is str:
+            raise RuntimeError(answer)
+        return [(output, lse) for output, lse in answer]
+
+    if plain_case is None:
+        return {"value": function(backend), "changed": False}
+    case = Case.from_plain(plain_case)
+    value = function(backend, case)
+    changed = case.to_plain() != plain_case
+    return {"value": value.to_plain() if type(value) is Case else value, "changed": changed}
 
 
 def raced(

@@ -7,6 +7,7 @@ message can say "a ndarray"), and reaches the object by calls and attributes alo
 from __future__ import annotations
 
 import builtins
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,6 +45,10 @@ class CallableProxy(Proxy):
     def _raced(self, rival: Any, arguments: dict[str, Any], more: list[Any]) -> Any:
         """As `observe.raced`, in the worker."""
         return self._session.call(self, (rival, arguments, more), {}, by="raced")
+
+    def _with_backend(self, tell: Callable[[Any], Any], case: dict[str, Any] | None) -> Any:
+        """As `observe.with_backend`, in the worker; `tell` answers here what it asks."""
+        return self._session.call(self, (case,), {}, by="with_backend", tell=tell)
 
     def _with_function(self, source: str, name: str) -> Any:
         """As `observe.with_function`, in the worker."""

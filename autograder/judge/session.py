@@ -13,6 +13,7 @@ import selectors
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +26,10 @@ from autograder.judge.sandbox import Limits, Sandbox, SandboxLost, Worker
 
 ATTEMPTS = 3  # sandboxes that are tried before the machine is called broken
 _WATCH_SECONDS = 0.1
+# How often one call may ask the judge something, however quickly it is answered.
+MAX_QUESTIONS = 5000
+
+Tell = Callable[[Any], Any]
 
 
 class Fault(AnswerProblem):
@@ -142,10 +147,18 @@ class Session:
         """An attribute of an object in the worker."""
         return self._ask({"do": "attribute", "on": self._reach(proxy), "name": name}, self.limits.call)
 
-    def call(self, proxy: Proxy, args: tuple[Any, ...], kwargs: dict[str, Any], by: str | None = None) -> Any:
+    def call(
+        self,
+        proxy: Proxy,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        by: str | None = None,
+        tell: Tell | None = None,
+    ) -> Any:
         """Calls an object in the worker with plain data. What it changes in place is changed in the arguments here.
 
-        by: the function of `observe` that calls it, with these arguments after it.
+        by: the function of `observe` that calls it, with these arguments after it. tell: answers here, with plain data, what
+        the call asks. An exception of it is handed on as a text.
         """
         on = self._reach(proxy)
         earlier = self._faults_of.setdefault(on, [])
@@ -153,7 +166,7 @@ class Session:
             raise earlier[-1]
         try:
             message = {"do": "call", "on": on, "args": args, "kwargs": kwargs, "by": by}
-            reply = self._checked(self._request(message, self.limits.call))
+            reply = self._checked(self._request(message, self.limits.call, tell))
         except Fault as fault:
             earlier.append(fault)
             raise
@@ -216,7 +229,7 @@ class Session:
         self._met_a_limit = True
         return fault
 
-    def _request(self, message: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def _request(self, message: dict[str, Any], seconds: float, tell: Tell | None = None) -> dict[str, Any]:
         """Sends a request to a live worker and returns its reply. Raises Fault, and SandboxLost after some attempts."""
         if self.lost:
             raise SandboxLost(self.lost)
@@ -225,7 +238,7 @@ class Session:
         for attempt in range(ATTEMPTS):
             try:
                 worker = self._live_worker()
-                reply = self._exchange(worker, message, seconds)
+                reply = self._exchange(worker, message, seconds, tell)
             except Fault as fault:
                 raise self._record(fault) from None
             except SandboxLost as error:
@@ -283,7 +296,9 @@ class Session:
 
     # One exchange
 
-    def _exchange(self, worker: Worker, message: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def _exchange(
+        self, worker: Worker, message: dict[str, Any], seconds: float, tell: Tell | None = None
+    ) -> dict[str, Any]:
         number = secrets.randbits(62)
         try:
             data = wire.encode({"id": number, **message}, self._to_handle, limit=self.limits.frame)
@@ -292,8 +307,14 @@ class Session:
             raise Fault(CRASHED, f"what your code returned cannot be handed on: {error}") from None
         started = time.monotonic()
         try:
-            payload = self._talk(worker, wire.frame(data), seconds)
-            reply = wire.decode(payload, self._from_handle)
+            for _ in range(MAX_QUESTIONS + 1):
+                payload = self._talk(worker, wire.frame(data), seconds, started)
+                reply = wire.decode(payload, self._from_handle)
+                if tell is None or not _is_question(reply, number):
+                    break
+                data = self._told(tell, reply["ask"], number)
+            else:
+                raise self._end(Fault(CRASHED, f"your code asked the judge more than {MAX_QUESTIONS} times"))
         except wire.WireError as error:
             raise self._end(Fault(CRASHED, f"your code's answer cannot be read: {error}")) from None
         finally:
@@ -303,9 +324,19 @@ class Session:
         checked: dict[str, Any] = reply
         return checked
 
-    def _talk(self, worker: Worker, data: bytes, seconds: float) -> bytes:
-        """Sends `data`, takes what the worker prints, watches what it uses, and returns the next payload."""
-        started = time.monotonic()
+    def _told(self, tell: Tell, question: Any, number: int) -> bytes:
+        """The judge's answer to a question of the call in hand. Its time counts as the learner's, who chose what to ask."""
+        try:
+            answer = tell(question)
+        except Exception as error:  # what learner's code asked is no question that has an answer
+            answer = f"{error}"[:400] or type(error).__name__
+        return wire.encode({"id": number, "told": answer}, limit=self.limits.frame)
+
+    def _talk(self, worker: Worker, data: bytes, seconds: float, started: float) -> bytes:
+        """Sends `data`, takes what the worker prints, watches what it uses, and returns the next payload.
+
+        seconds: how long the request that began at `started` may take.
+        """
         limits = (
             (started + seconds, f"your code did not finish within {seconds:g} s"),
             (self._deadline, f"your code did not finish the test within {self.limits.test:g} s"),
@@ -423,6 +454,11 @@ class Session:
         if value._generation != self._generation:
             raise Fault(CRASHED, "the object is gone with the worker that held it")
         return wire.Handle("", False, value._number)
+
+
+def _is_question(value: Any, number: int) -> bool:
+    """Whether a decoded value is a question that belongs to the request with this number."""
+    return type(value) is dict and value.keys() == {"id", "ask"} and value["id"] == number
 
 
 def _is_reply(reply: Any, number: int) -> bool:

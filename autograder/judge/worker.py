@@ -9,6 +9,9 @@ Requests and replies are values of `wire`, each a dict with the `id` of the requ
                                                         "by": None, or the function of `observe` that is to call it
     {"do": "attribute", "on", "name"}                   -> a value or a handle
 
+While it answers, learner's code may ask something in turn: {"id", "ask": a value} goes to the judge, which sends {"id", "told": a
+value} back and goes on waiting for the reply.
+
 A reply holds what `evidence` has counted, and "value", or "error": {"type", "bases", "message", "line", "missing"}. "changed" is None unless the call has
 changed its arguments in place; then it is (args, kwargs) as they are now. "images" are those that a cell has shown.
 """
@@ -43,6 +46,8 @@ def serve(connection: socket.socket, frame_limit: int, gpu_share: float) -> None
         # Done when CUDA starts, which is when learner's code first needs it.
         torch.cuda._lazy_call(lambda: torch.cuda.set_per_process_memory_fraction(gpu_share))
     worker = Worker(frame_limit)
+    worker.connection = connection
+    observe.ask = worker.ask
     frames = wire.Frames(frame_limit)
     while piece := connection.recv(1 << 20):
         for payload in frames.feed(piece):
@@ -62,13 +67,28 @@ class Worker:
         self._given = set(self._namespace) | {"__builtins__"}
         self._objects: list[Any] = []
         self._frame_limit = frame_limit
+        self.connection: socket.socket | None = None
+        self._number: int | None = None  # of the request that is being answered
+
+    def ask(self, question: Any) -> Any:
+        """What the judge says to plain data, while it waits for the reply to the request in hand."""
+        assert self.connection is not None
+        data = wire.encode({"id": self._number, "ask": question}, limit=self._frame_limit)
+        self.connection.sendall(wire.frame(data))
+        frames = wire.Frames(self._frame_limit)
+        while True:
+            piece = self.connection.recv(1 << 20)
+            if not piece:
+                raise ConnectionError("the judge has hung up")
+            if payloads := frames.feed(piece):
+                return wire.decode(payloads[0])["told"]
 
     def answer(self, payload: bytes) -> bytes:
         """The reply to one request. Whatever the learner's code raises becomes an error in it."""
         number = None
         try:
             request = wire.decode(payload, lambda handle: self._objects[handle.number])
-            number = request["id"]
+            number = self._number = request["id"]
             reply = {"id": number, "value": None, "changed": None, **self._do(request), **evidence.take()}
             data = wire.encode(reply, self._handle, limit=self._frame_limit)
         except (

@@ -17,6 +17,8 @@ SEEDS = [0, 1, 20261122]
 # Every case of these goes through the recorder, or through Triton's interpreter: one hidden suite for right answers, none
 # for mistakes, whose cases are those of the exercise in torch.
 SLOW = {
+    "is_faulty",
+    "minimise",
     "paged_online_attention_triton",
     "kv_bytes",
     "paged_causal_attention_triton",

@@ -25,7 +25,9 @@ def test_a_seed_replays_a_hidden_suite(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # Facts about vLLM are asked for, and nothing is drawn; of q7_selector a part is, which its own test looks at.
-FACTS = {"q1_verdicts", "q4_forward", "q5_classes", "q6_paths", "q7_selector", "self_path"}
+FACTS = {"q1_verdicts", "q4_forward", "q5_classes", "q6_paths", "q7_selector", "self_path", "q13_diagnosis"}
+# A case is a point, in either suite: what a hidden one holds is drawn, how many there are is not.
+A_POINT_EACH = {"is_faulty", "minimise"}
 
 
 @pytest.mark.parametrize("name", [n for n in registry.names() if n not in FACTS])
@@ -35,7 +37,7 @@ def test_hidden_cases_differ_from_the_visible_and_between_gradings(name: str) ->
         cases(suite)
         for suite in (open_suite("visible"), Suite("hidden", 1), Suite("hidden", 1), Suite("hidden", 2))
     )
-    assert len(first) > len(visible)
+    assert len(first) == len(visible) if name in A_POINT_EACH else len(first) > len(visible)
     assert _numbers(first) == _numbers(again)
     assert _numbers(first) != _numbers(second)
     assert _numbers(first)[: len(visible)] != _numbers(visible)

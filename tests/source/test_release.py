@@ -49,6 +49,12 @@ GRADE_IDS = {
         "q10b-split",
         "q10b-race",
     },
+    "04_design": {
+        "q13-detect",
+        "q13-minimise",
+        "q13-name",
+        "q13-explain",
+    },
 }
 
 
