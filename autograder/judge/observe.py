@@ -52,6 +52,13 @@ def with_function(function: Callable[..., Any], source: str, name: str) -> Any:
     return function(namespace[name])
 
 
+def driver(backend: Any, impl: Any, builder: Any) -> Any:
+    """What drives a backend's three classes by plain data: `drive.Driver`."""
+    from autograder.judge.drive import Driver
+
+    return Driver(backend, impl, builder)
+
+
 def raced(
     function: Callable[..., Any], rival: Callable[..., Any], arguments: dict[str, Any], more: list[Any]
 ) -> dict[str, Any]:
