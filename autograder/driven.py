@@ -27,8 +27,9 @@ from kernels.backends import (
 )
 
 PARTS = ("LatentBackend", "LatentImpl", "LatentMetadataBuilder")
-_LAYER = ("num_heads", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "head_size")
-_LAYER += ("W_UK", "W_UV", "_k_scale")
+# What an impl may look at of the layer that calls it.
+_SIZES = ("num_heads", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "head_size")
+_TENSORS = ("W_UK", "W_UV", "_k_scale")
 # What a method of the backend's class may return, in words.
 _ANSWERS: dict[str, tuple[type, str]] = {
     "get_name": (str, "a name"),
@@ -69,19 +70,19 @@ class Driven(AttentionBackend):
         return said
 
     @classmethod
-    def get_name(cls) -> str:  # type: ignore[override]
+    def get_name(cls) -> str:
         return str(cls.ask("get_name"))
 
     @classmethod
-    def get_impl_cls(cls) -> type[MLAAttentionImpl]:  # type: ignore[override]
+    def get_impl_cls(cls) -> type[MLAAttentionImpl]:
         return type("LatentImpl", (_Impl,), {"backend": cls})
 
     @classmethod
-    def get_builder_cls(cls) -> type[AttentionMetadataBuilder]:  # type: ignore[override]
+    def get_builder_cls(cls) -> type[AttentionMetadataBuilder]:
         return type("LatentMetadataBuilder", (_Builder,), {"backend": cls})
 
     @classmethod
-    def get_kv_cache_shape(  # type: ignore[override]
+    def get_kv_cache_shape(
         cls,
         num_blocks: int,
         block_size: int,
@@ -113,7 +114,7 @@ class Driven(AttentionBackend):
         return list(cls.ask("get_supported_head_sizes"))
 
     @classmethod
-    def get_supported_kernel_block_sizes(cls) -> list[Any]:  # type: ignore[override]
+    def get_supported_kernel_block_sizes(cls) -> list[Any]:
         return list(cls.ask("get_supported_kernel_block_sizes"))
 
     @classmethod
@@ -193,7 +194,7 @@ class _Impl(MLAAttentionImpl):
     def forward_mqa(
         self, q: torch.Tensor, kv_c_and_k_pe_cache: torch.Tensor, attn_metadata: Any, layer: torch.nn.Module
     ) -> torch.Tensor:
-        facts = {name: getattr(layer, name) for name in _LAYER}
+        facts = {name: getattr(layer, name) for name in (*_SIZES, *_TENSORS)}
         common = dict(vars(attn_metadata.batch))
         before = {name: common[name].clone() for name in COMMON}
         arguments = (self.number, q, kv_c_and_k_pe_cache, attn_metadata.made, common, facts)

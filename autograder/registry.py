@@ -124,6 +124,7 @@ _MODULES = {
     "paged_split_kv_attention": "q10b-split",
     "split_kv_race": "q10b-race",
     "latent_backend": "q12-backend",
+    "q12_reuse": "q12-reuse",
 }
 
 

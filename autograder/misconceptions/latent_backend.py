@@ -30,7 +30,10 @@ latent.edit(
     "says-yes-to-everything",
     "validate_configuration has no reason against anything: int8 models, unknown caches, models without latents. The selector believes "
     "it, and the error comes later, in a kernel. Inherit it, and let supported_dtypes, supported_kv_cache_dtypes and is_mla answer.",
-    (IS_MLA, f"{IS_MLA}\n\n    @classmethod\n    def validate_configuration(cls, **question):\n        return []"),
+    (
+        IS_MLA,
+        f"{IS_MLA}\n\n    @classmethod\n    def validate_configuration(cls, **question):\n        return []",
+    ),
 )
 latent.edit(
     "no-mla",
@@ -102,7 +105,10 @@ latent.edit(
 latent.edit(
     "no-block-table",
     "the logical block is taken for the physical one: the block table is not looked at.",
-    ("block = common.block_table_tensor[request, position // block_size].long()", "block = position // block_size"),
+    (
+        "block = common.block_table_tensor[request, position // block_size].long()",
+        "block = position // block_size",
+    ),
 )
 latent.edit(
     "kept-from-the-last-step",
@@ -131,7 +137,10 @@ latent.edit(
     "supported_kv_cache_dtypes names fp8, and nothing divides by the layer's scale on writing or multiplies with it on reading. Claim what "
     "the impl does.",
     ('supported_kv_cache_dtypes = ["auto"]', 'supported_kv_cache_dtypes = ["auto", "fp8"]'),
-    ("rows[slot_mapping[written]] = row[written]", "rows[slot_mapping[written]] = row[written].to(rows.dtype)"),
+    (
+        "rows[slot_mapping[written]] = row[written]",
+        "rows[slot_mapping[written]] = row[written].to(rows.dtype)",
+    ),
 )
 latent.edit(
     "scale-of-the-row",
@@ -175,9 +184,9 @@ latent.edit(
     "up-projection-twice",
     "the output is multiplied with W_UV in forward_mqa. The layer does that with whatever comes back, so the values are projected twice.",
     (
-        "            output[start:end] = torch.einsum(\"hqt,tr->qhr\", scores.softmax(dim=-1), value).to(q.dtype)",
-        "            latent = torch.einsum(\"hqt,tr->qhr\", scores.softmax(dim=-1), value).to(q.dtype)\n"
-        "            output[start:end] = torch.einsum(\"qhr,hdr->qhd\", latent, layer.W_UV)",
+        '            output[start:end] = torch.einsum("hqt,tr->qhr", scores.softmax(dim=-1), value).to(q.dtype)',
+        '            latent = torch.einsum("hqt,tr->qhr", scores.softmax(dim=-1), value).to(q.dtype)\n'
+        '            output[start:end] = torch.einsum("qhr,hdr->qhd", latent, layer.W_UV)',
     ),
 )
 latent.edit(
@@ -197,8 +206,8 @@ latent.edit(
     "only a request's last query token is attended for. A prompt's other tokens need their outputs as well: the next layer makes "
     "keys of them.",
     (
-        "output[start:end] = torch.einsum(\"hqt,tr->qhr\", scores.softmax(dim=-1), value).to(q.dtype)",
-        "output[end - 1] = torch.einsum(\"hqt,tr->qhr\", scores.softmax(dim=-1), value)[-1].to(q.dtype)",
+        'output[start:end] = torch.einsum("hqt,tr->qhr", scores.softmax(dim=-1), value).to(q.dtype)',
+        'output[end - 1] = torch.einsum("hqt,tr->qhr", scores.softmax(dim=-1), value)[-1].to(q.dtype)',
     ),
 )
 latent.edit(
@@ -354,15 +363,27 @@ latent.right(
 )
 latent.right(
     "the-builder-reused",
-    ("from kernels import backends", "from kernels import backends, reference\nfrom kernels.backends.triton_mla import TritonMLAMetadataBuilder"),
-    (latent.whole("LatentMetadataBuilder"), "class LatentMetadataBuilder(TritonMLAMetadataBuilder):\n    pass"),
+    (
+        "from kernels import backends",
+        "from kernels import backends, reference\nfrom kernels.backends.triton_mla import TritonMLAMetadataBuilder",
+    ),
+    (
+        latent.whole("LatentMetadataBuilder"),
+        "class LatentMetadataBuilder(TritonMLAMetadataBuilder):\n    pass",
+    ),
     (ATTEND, _kernel("reference.latent_decode").replace("attn_metadata.sees", "attn_metadata.seq_lens")),
 )
 latent.right(
     "positions-before-latents-on-both-sides",
-    ("row = torch.cat([kv_c_normed[:num_tokens], k_pe[:num_tokens, 0]], dim=-1)", "row = torch.cat([k_pe[:num_tokens, 0], kv_c_normed[:num_tokens]], dim=-1)"),
+    (
+        "row = torch.cat([kv_c_normed[:num_tokens], k_pe[:num_tokens, 0]], dim=-1)",
+        "row = torch.cat([k_pe[:num_tokens, 0], kv_c_normed[:num_tokens]], dim=-1)",
+    ),
     ("value = key[:, : self.kv_lora_rank]", "value = key[:, -self.kv_lora_rank :]"),
-    ("q[start:end].float(), key)", "q[start:end].float().roll(key.shape[-1] - self.kv_lora_rank, dims=-1), key)"),
+    (
+        "q[start:end].float(), key)",
+        "q[start:end].float().roll(key.shape[-1] - self.kv_lora_rank, dims=-1), key)",
+    ),
 )
 
 SOLUTION = latent.solution
