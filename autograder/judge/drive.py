@@ -16,10 +16,8 @@ from typing import Any
 import torch
 
 COMMON = ("query_start_loc", "query_start_loc_cpu", "seq_lens", "block_table_tensor", "slot_mapping")
-SHARED = ("num_actual_tokens", "max_query_len", "seq_lens", "query_start_loc", "slot_mapping") + (
-    "block_table",
-    "block_table_tensor",
-)
+# What metadata may have by the same name as the batch has it.
+SHARED = ("num_actual_tokens", "max_query_len", "block_table", *COMMON)
 # Of each class, the methods of which it is told where they stand.
 METHODS = {
     "LatentBackend": ("get_kv_cache_shape", "validate_configuration"),

@@ -1,6 +1,5 @@
 """Question 12: the solution, in which mistakes are made as text (latent_backend.py); source/04_design.py walks through it."""
 
-# ruff: noqa: RUF012
 from dataclasses import dataclass
 
 import torch
