@@ -159,7 +159,7 @@ for name, sizes in {
 # %% q12-flops-remark [markdown]
 # A decode absorbs: computing all keys again would cost a hundred times as much. A prompt does not: it needs each token's keys and values
 # once for thousands of queries, and then heads of 192 and 128 numbers are cheaper to multiply than rows of 576 and 512. vLLM does both, and its file explains
-# why, from `vllm/model_executor/layers/attention/mla_attention.py:8` (`MLA has two possible ways of computing`) on. The layer splits
+# why, from `vllm/model_executor/layers/attention/mla_attention.py:13` (`MLA has two possible ways of computing`) on. The layer splits
 # the batch: `layers/attention/mla_attention.py:691` (`self.impl.forward_mha`) for the prompts,
 # `layers/attention/mla_attention.py:774` (`self.impl.forward_mqa`) for the decodes. What counts as a decode is for the backend to
 # say: `backends/mla/flashattn_mla.py:109` (`reorder_batch_threshold: int = 512`) sends prompts of up to 512 tokens the decode's way.

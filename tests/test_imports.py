@@ -35,7 +35,16 @@ BENCHES_OF_GRADING = {
 # Of the learner's package, the autograder takes models and facts of vLLM, the course's folder, one step of our own layer
 # with what records it, and the recorder and the stop-watch of kernels; nothing that draws.
 FROM_COURSE = {"folder", "vllm_rules", "vllm_source", "backend_table", "deployments", "vllm_refs"}
-FROM_COURSE |= {"candidates", "one_step", "trace", "vllm_index", "vllm_symbols", "recording", "gpu_timing"}
+FROM_COURSE |= {
+    "candidates",
+    "one_step",
+    "trace",
+    "vllm_index",
+    "vllm_symbols",
+    "recording",
+    "gpu_timing",
+    "reuse_parts",
+}
 
 
 def files(package: str) -> list[Path]:

@@ -9,7 +9,7 @@ from autograder.checks.latent_cases import GROUPS, HOLDS, cases, run_model
 from autograder.compare import same_tensors
 from autograder.driven import Driven, refuse
 from autograder.failure import Problem
-from autograder.judge.drive import HANDED_ON
+from autograder.judge.drive import HandedOn
 from autograder.misconceptions import latent_backend as mistakes
 from autograder.registry import Answer, Check, Output
 from autograder.suite import Case
@@ -35,9 +35,10 @@ def run(answer: Answer, case: Case) -> Output:
     _expect_own(backend)
     try:
         return _run_model(backend, case) if "engine" in case.inputs else _run_checks(backend, case)
-    finally:
-        if HANDED_ON in driven.reached(backend):
-            raise refuse("forward_mqa hands its work to TritonMLAImpl.forward_mqa", f"Here {_OWN}.")
+    except Exception as error:
+        if type(error).__name__ == HandedOn.__name__:
+            raise refuse(str(error), f"Here {_OWN}.") from error
+        raise
 
 
 def _expect_own(backend: type[Driven]) -> None:

@@ -22,6 +22,7 @@ SLOW = {
     "paged_causal_attention_triton",
     "paged_split_kv_attention",
     "split_kv_race",
+    "latent_backend",
 }
 
 

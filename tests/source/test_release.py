@@ -49,6 +49,11 @@ GRADE_IDS = {
         "q10b-split",
         "q10b-race",
     },
+    "04_design": {
+        "q12-backend",
+        "q12-reuse",
+        "q12-explain",
+    },
 }
 
 
