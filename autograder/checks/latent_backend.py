@@ -6,6 +6,7 @@ import torch
 
 from autograder import driven
 from autograder.checks.latent_cases import GROUPS, HOLDS, cases, run_model
+from autograder.class_collector import text_of_class
 from autograder.compare import same_tensors
 from autograder.driven import Driven, refuse
 from autograder.failure import Problem
@@ -30,6 +31,23 @@ def validate(answer: Answer) -> str | None:
 
 
 def run(answer: Answer, case: Case) -> Output:
+    """As `_run`. What our own classes give is remembered: a diagnosis tries every mistake, for each learner of a class."""
+    parts = tuple(answer[name] for name in driven.PARTS)
+    if any(text_of_class(part) is None for part in parts):
+        return _run(answer, case)
+    key = (parts, case.label, repr(case.inputs))
+    if key not in _KNOWN:
+        if len(_KNOWN) >= MAX_REMEMBERED:
+            _KNOWN.clear()
+        _KNOWN[key] = _run(answer, case)
+    return _KNOWN[key]
+
+
+MAX_REMEMBERED = 2000
+_KNOWN: dict[object, Output] = {}
+
+
+def _run(answer: Answer, case: Case) -> Output:
     """What the impls returned, and the first of the case's checks that does not hold; or the tokens of the model."""
     backend = driven.driven(answer)
     _expect_own(backend)

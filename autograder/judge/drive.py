@@ -151,7 +151,7 @@ class Driver:
         from kernels.backends.triton_mla import TritonMLAImpl
 
         original = TritonMLAImpl.forward_mqa
-        TritonMLAImpl.forward_mqa = _refuse_to_do_it  # type: ignore[method-assign, assignment]
+        TritonMLAImpl.forward_mqa = _refuse_to_do_it  # type: ignore[method-assign]
         if self._watching:
             sys.setprofile(self._note)
         try:
