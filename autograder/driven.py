@@ -39,6 +39,7 @@ _ANSWERS: dict[str, tuple[type, str]] = {
     "get_supported_kernel_block_sizes": (list, "a list of whole numbers or MultipleOf"),
     "supports_head_size": (bool, "True or False"),
     "supports_dtype": (bool, "True or False"),
+    "supports_kv_cache_dtype": (bool, "True or False"),
     "supports_block_size": (bool, "True or False"),
     "validate_configuration": (list, "a list of reasons"),
 }

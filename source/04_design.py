@@ -346,8 +346,8 @@ autograder.check("latent_backend", (LatentBackend, LatentImpl, LatentMetadataBui
 #
 # <details><summary>Hint: the write</summary>
 #
-# <code>kv_cache.flatten(0, 1)</code> is a view with one row a slot: writing into it writes into the cache. Choose the rows first:
-# <code>written = slot_mapping >= 0</code>. Index −1 is no error in torch, it is the last row.
+# <code>kv_cache.flatten(0, 1)</code> is a view with one row a slot: writing into it writes into the cache. Write only
+# the rows whose slot is at least 0. Index −1 is no error in torch, it is the last row.
 #
 # </details>
 #

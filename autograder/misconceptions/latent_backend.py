@@ -1,5 +1,7 @@
 """Question 12: backends for latents with one mistake each, and right ones by another road."""
 
+from dataclasses import replace
+
 from autograder.class_collector import ClassCollector
 from autograder.misconceptions import latent_solution
 
@@ -59,6 +61,16 @@ latent.edit(
         "rows[slot_mapping[written]] = torch.cat([row, row], dim=-1)[written]",
     ),
     ("key = rows[slots].float()", "key = rows[slots][:, : rows.shape[-1] // 2].float()"),
+)
+latent.edit(
+    "a-row-for-each-head",
+    "the cache has a row for each head, and they are all the same. All heads share the latent: that is what makes the cache small.",
+    (SHAPE, "return (num_blocks, block_size, 16, head_size)"),
+    (
+        "rows[slot_mapping[written]] = row[written]",
+        "rows[slot_mapping[written]] = row[written][:, None].expand(-1, 16, -1)",
+    ),
+    ("key = rows[slots].float()", "key = rows[slots, 0].float()"),
 )
 latent.edit(
     "position-first",
@@ -386,9 +398,36 @@ latent.right(
     ),
 )
 
+# What q12_reuse says of the solution, and of the classes of which something else is to be said.
+TRUTH = {
+    **dict.fromkeys(("block_pool", "scheduler", "prefix_sharing", "block_table", "slot_mapping"), "reuse"),
+    **dict.fromkeys(("rotation", "projections", "forward_context", "selector"), "reuse"),
+    **dict.fromkeys(
+        ("description", "cache_shape", "cache_write", "metadata_builder", "attention"), "implement"
+    ),
+    **dict.fromkeys(("prefill_kernel", "split_kv_merge", "cuda_graphs", "fp8_scales"), "not needed"),
+}
+OTHERWISE = {
+    "graphs-always": {"cuda_graphs": "implement"},
+    "fp8-claimed": {"fp8_scales": "implement"},
+    "triton-mla-by-inheritance": {"attention": "reuse", "cache_write": "reuse"},
+    "the-builder-reused": {"metadata_builder": "reuse", "attention": "reuse", "cuda_graphs": "reuse"},
+}
+
+
+def _with_truth(given):
+    """An answer to both parts of the question: the second check drops what it does not use."""
+    return tuple(
+        replace(one, parts={**one.parts, "q12_reuse": {**TRUTH, **OTHERWISE[one.name]}})
+        if one.name in OTHERWISE
+        else one
+        for one in given
+    )
+
+
 SOLUTION = latent.solution
-MISCONCEPTIONS = latent.misconceptions
-RIGHT_VARIANTS = latent.right_variants
+MISCONCEPTIONS = _with_truth(latent.misconceptions)
+RIGHT_VARIANTS = _with_truth(latent.right_variants)
 HINTS = (
     "One class at a time, and check after each: the cases come in the order in which a backend grows. LatentBackend only answers: the name "
     'under which it is registered ("CUSTOM"), True for latents, and a shape with head_size numbers a token. What you do not override is '

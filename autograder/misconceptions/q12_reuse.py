@@ -1,17 +1,8 @@
 """Question 12: what a new kind of attention brings and what it reuses, wrong and right."""
 
-from autograder.misconceptions.latent_backend import latent
+from autograder.misconceptions.latent_backend import RIGHT_VARIANTS as BACKENDS
+from autograder.misconceptions.latent_backend import TRUTH
 from autograder.registry import Misconception, RightVariant
-
-_ENGINE = ("block_pool", "scheduler", "prefix_sharing", "block_table", "slot_mapping")
-_LAYER = ("rotation", "projections", "forward_context", "selector")
-_BACKEND = ("description", "cache_shape", "cache_write", "metadata_builder", "attention")
-_SPEED = ("prefill_kernel", "split_kv_merge", "cuda_graphs", "fp8_scales")
-TRUTH = {
-    **dict.fromkeys((*_ENGINE, *_LAYER), "reuse"),
-    **dict.fromkeys(_BACKEND, "implement"),
-    **dict.fromkeys(_SPEED, "not needed"),
-}
 
 
 def _said(**changes):
@@ -95,18 +86,12 @@ MISCONCEPTIONS = (
     ),
 )
 
-_reusing = {variant.name: variant.parts for variant in latent.right_variants}
+_reusing = {variant.name: variant.parts for variant in BACKENDS}
 RIGHT_VARIANTS = (
     RightVariant(
-        "other-spelling", {"q12_reuse": {part: v.upper().replace(" ", "_") for part, v in TRUTH.items()}}
+        "other-spelling",
+        {"q12_reuse": {part: said.upper().replace(" ", "_") for part, said in TRUTH.items()}},
     ),
-    RightVariant(
-        "our-builder-and-reference",
-        _said(metadata_builder="reuse", attention="reuse", cuda_graphs="reuse")
-        | _reusing["the-builder-reused"],
-    ),
-    RightVariant(
-        "our-writer",
-        _said(cache_write="reuse") | _reusing["a-dimension-for-the-one-head"],
-    ),
+    RightVariant("our-builder-and-reference", _reusing["the-builder-reused"]),
+    RightVariant("our-writer", {**_reusing["a-dimension-for-the-one-head"], **_said(cache_write="reuse")}),
 )

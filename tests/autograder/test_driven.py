@@ -1,7 +1,9 @@
 """A backend behind plain data behaves as the backend itself, and its place, its claims and its helpers are seen."""
 
+from pathlib import Path
 from types import ModuleType
 
+import nbformat
 import pytest
 
 from autograder import driven, registry
@@ -9,13 +11,16 @@ from autograder.checks.latent_cases import GROUPS
 from autograder.class_collector import ClassCollector, text_of_class
 from autograder.examine import examine
 from autograder.failure import AnswerProblem
-from autograder.grading.sample_answers import text_of
+from autograder.grading.sample_answers import samples, text_of
+from autograder.grading.sample_class import answer
+from autograder.lesson import read_lesson
 from autograder.misconceptions.latent_backend import SHAPE, latent
 from autograder.suite import Suite, open_suite
 from kernels import runtime
 from kernels.backends import conformance
 from tests.kernels.backends.faulty import TorchMLA
 
+ROOT = Path(__file__).resolve().parents[2]
 CHECK = registry.get("latent_backend")
 PARTS = driven.PARTS
 PER_TOKEN = next(v.parts for v in CHECK.right_variants if v.name == "a-request-for-each-token")
@@ -147,3 +152,23 @@ def _solution() -> ModuleType:
     from autograder.misconceptions import latent_solution
 
     return latent_solution
+
+
+def test_the_table_of_reuse_fits_each_of_the_backends():
+    """What an answer says of itself is right, whatever else is wrong with it; one sample learner is made of each."""
+    reuse = registry.get("q12_reuse")
+    for known in (*CHECK.misconceptions, *CHECK.right_variants):
+        verdict = examine(reuse, reuse.complete(known.parts), open_suite("visible"))
+        assert verdict.passed or known.name == "no-mla", (known.name, verdict.message())
+
+
+def test_sample_learners_are_made_of_all_of_them():
+    lesson = read_lesson(ROOT / "source" / "04_design.py")
+    made = samples(["q12-backend", "q12-reuse"])
+    assert len(made) >= len(CHECK.misconceptions) + len(CHECK.right_variants)
+    for sample in made[:: len(made) // 4]:
+        notebook = answer(sample, nbformat.from_dict(lesson))
+        for cell in notebook.cells:
+            if cell.id in ("q12-backend-code", "q12-builder-code", "q12-impl-code", "q12-reuse-code"):
+                compile(cell.source, cell.id, "exec")
+                assert "dataclass\n" not in cell.source or "from dataclasses import dataclass" in cell.source
