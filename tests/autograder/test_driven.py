@@ -6,10 +6,10 @@ from types import ModuleType
 import nbformat
 import pytest
 
-from autograder import driven, registry
+from autograder import CheckFailed, check, driven, registry
 from autograder.checks.latent_cases import GROUPS
 from autograder.class_collector import ClassCollector, text_of_class
-from autograder.examine import examine
+from autograder.examine import _run, examine
 from autograder.failure import AnswerProblem
 from autograder.grading.sample_answers import samples, text_of
 from autograder.grading.sample_class import answer
@@ -117,6 +117,21 @@ def test_a_shape_that_is_none_is_refused_before_memory_is_taken(shape, expected)
     verdict = examine(CHECK, collector.right_variants[0].parts, open_suite("visible"))
     assert verdict.num_passed == 0 or verdict.failures[0].case_label == "the shape of the cache"
     assert expected in verdict.message()
+
+
+def test_who_hands_over_too_little_is_told_what_is_wanted():
+    with pytest.raises(CheckFailed, match=r"takes the 3 classes \(LatentBackend, LatentImpl"):
+        check("latent_backend", (CHECK.solution["LatentBackend"],))
+
+
+def test_an_error_inside_of_ours_is_not_called_the_learners_line():
+    """It shows the last line of theirs that the error passed through, and here there is none."""
+    collector = ClassCollector(_solution(), PARTS)
+    collector.right("raises", ("return True", "raise NotImplementedError"))
+    case = cases_of("first prompts")[0]
+    outcome = _run(CHECK, collector.right_variants[0].parts, case)
+    assert outcome.not_implemented
+    assert outcome.problem.detail == "in is_mla, line 29: raise NotImplementedError"
 
 
 def test_hidden_cases_are_others():
