@@ -72,13 +72,13 @@ QUESTIONS: Mapping[str, Question] = {
         "Why may blocks lie anywhere, and what must a kernel keep?",
         "lesson 3, part 1",
         "paging.py",
-        "`vllm/v1/attention/ops/triton_unified_attention.py:286` (`segm_idx`)",
+        "`vllm/v1/attention/ops/triton_unified_attention.py:401` (`physical_block_idx`)",
     ),
     "q9": Question(
         "Write paged decode with many heads, and say what it reads.",
         "lesson 3, parts 2 and 3",
         "gqa_decode.py",
-        "`vllm/v1/attention/ops/triton_unified_attention.py:286` (`segm_idx`)",
+        "`vllm/v1/attention/ops/triton_unified_attention.py:179` (`kernel_unified_attention`)",
     ),
     "q10": Question(
         "Make it causal, for chunks, and parallel over one sequence.",

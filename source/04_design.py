@@ -57,12 +57,15 @@ print("Triton kernels run on:", kernels.describe())
 #
 # ### The idea, in two numbers
 #
-# Ordinary attention caches a key and a value for each kv head. MLA caches one **latent** vector $c$ a token, from which keys and
-# values of *all* heads can be computed again: $k^{nope}_h = W^{UK}_h c$ and $v_h = W^{UV}_h c$, for head $h$. The rotation by position
-# does not go through a matrix that is applied later, so a small key part $k^{pe}$ that all heads share is turned and cached beside it.
-# A token's row in the cache is
+# Ordinary attention caches a key and a value for each kv head. MLA caches one **latent** vector `c` a token, of `kv_lora_rank` numbers.
+# From it keys and values of *all* heads can be computed again, by two matrices for each head `h`:
 #
-# $$[\;c \;|\; k^{pe}\;]\qquad 512 + 64 = 576 \text{ numbers in DeepSeek-V3}$$
+# $$ k^{nope}_h = W^{UK}_h \, c \qquad v_h = W^{UV}_h \, c $$
+#
+# A key turned by its position could not be computed so: the rotation would stand between the matrix and the query. So a small part of the
+# key, `k_pe`, which all heads share, is turned and cached beside the latent. A token's row in the cache is
+#
+#     [ c | k_pe ]        512 + 64 = 576 numbers in DeepSeek-V3
 #
 # Nothing else is kept. There is no value cache.
 
@@ -100,11 +103,10 @@ for name, count in cached_bytes.items():
 # But must a decode not compute all keys and values first, for every cached token? It need not. A score is a product of three
 # factors, and one may put the brackets elsewhere:
 #
-# $$q^{nope}_h \cdot (W^{UK}_h c) \;=\; (W^{UK\,T}_h q^{nope}_h) \cdot c$$
+# $$ q_h \cdot (W^{UK}_h \, c) = (W^{UK\,T}_h \, q_h) \cdot c \qquad \sum_t p_t \, (W^{UV}_h \, c_t) = W^{UV}_h \sum_t p_t \, c_t $$
 #
-# On the left one multiplies for each *cached token*, on the right once for each *query*. $W^{UK}$ is **absorbed** into the query. The same at
-# the other end: the weighted mean of the values is $\sum_t p_t W^{UV}_h c_t = W^{UV}_h \sum_t p_t c_t$, so attention may average
-# latents, and $W^{UV}$ is applied once, to the result. What remains in the middle looks like attention with *one* kv head of 576 numbers, whose
+# On the left one multiplies for each *cached token*, on the right once for each *query*: W_UK is **absorbed** into the query. At the
+# other end, attention may average latents, and W_UV is applied once, to the result. What remains in the middle looks like attention with *one* kv head of 576 numbers, whose
 # value is the first 512 numbers of its key.
 
 # %% q12-absorb
@@ -169,7 +171,7 @@ for name, sizes in {
 #
 # ### What your three classes are handed
 #
-# Here is the layer. Read it once: it does the projections, so your backend never sees W_UK or W_UV.
+# Here is the layer. Read it once: it does the projections, so your backend needs neither W_UK nor W_UV.
 
 # %% q12-layer
 print(inspect.getsource(backends.MLAAttention.forward))
@@ -406,7 +408,7 @@ for name, backend, room in (
 reuse_parts.show()
 
 # %% q12-reuse-code nbgrader={"solution": true}
-q12_reuse = dict.fromkeys([part for parts in reuse_parts.GROUPS.values() for part in parts], "")
+q12_reuse = dict.fromkeys(reuse_parts.PARTS, "")
 # q12_reuse["block_pool"] = "implement", "reuse" or "not needed", and so on
 ### BEGIN SOLUTION
 q12_reuse = {

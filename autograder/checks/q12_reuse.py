@@ -17,7 +17,7 @@ from autograder.misconceptions import q12_reuse as mistakes
 from autograder.misconceptions.latent_backend import latent
 from autograder.registry import Answer, Check, Output
 from autograder.suite import Case, Suite
-from course.reuse_parts import GROUPS, VERDICTS
+from course.reuse_parts import GROUPS, PARTS, VERDICTS
 from kernels import runtime
 from kernels.backends import AttentionCGSupport
 from kernels.backends.conformance import Setup, Trial
@@ -65,9 +65,8 @@ def validate(answer: Answer) -> str | None:
 def run(answer: Answer, case: Case) -> Output:
     """The group's verdicts, what would be right for these classes, and why where that was seen."""
     given = entries(PART, answer[PART], "a dict from part to implement, reuse or not needed")
-    known = [part for parts in GROUPS.values() for part in parts]
     for part in given:
-        if part not in known:
+        if part not in PARTS:
             raise refuse(f"{PART}: {part[:40]!r} is none of the parts")
     said = {}
     for part in GROUPS[case.inputs["group"]]:
