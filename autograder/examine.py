@@ -9,12 +9,14 @@ from pathlib import Path
 
 import torch
 
+import kernels
 from autograder.failure import AnswerProblem, Problem
 from autograder.registry import Answer, Check, Output
 from autograder.suite import Case, Suite
 from autograder.verdict import Failure, Verdict
 
-_OWN_FOLDER = Path(__file__).parent
+# Frames of these are not the learner's.
+_OUR_FOLDERS = (Path(__file__).parent, Path(kernels.__file__).parent)
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def _line_of(error: BaseException) -> str:
         return elsewhere
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
-        if _OWN_FOLDER in path.parents or "site-packages" in path.parts or path.parent.name == "kernels":
+        if "site-packages" in path.parts or any(folder in path.parents for folder in _OUR_FOLDERS):
             continue
         source = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
         if source:

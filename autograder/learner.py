@@ -61,6 +61,8 @@ def parts_of(found: Check, answer: Any) -> Answer:
     if len(found.parts) == 1:
         return {found.parts[0]: answer}
     kind = "functions" if all(map(callable, found.solution.values())) else "answers"
+    if all(isinstance(part, type) for part in found.solution.values()):
+        kind = "classes"
     expected = (
         f'check("{found.name}") takes the {len(found.parts)} {kind} ({", ".join(found.parts)}), in this order'
     )

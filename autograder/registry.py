@@ -123,6 +123,8 @@ _MODULES = {
     "paged_causal_attention_triton": "q10-triton",
     "paged_split_kv_attention": "q10b-split",
     "split_kv_race": "q10b-race",
+    "latent_backend": "q12-backend",
+    "q12_reuse": "q12-reuse",
     "is_faulty": "q13-detect",
     "minimise": "q13-minimise",
     "q13_diagnosis": "q13-name",

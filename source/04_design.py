@@ -45,6 +45,465 @@ print("Triton kernels run on:", kernels.describe())
 
 # %% q12-read [markdown]
 # ## Part 2: A new backend
+#
+# *60 minutes, ●●●, 18 points for the code and the table, 6 for the explanation.*
+#
+# > A paper appears with a kind of attention that nobody serves yet. You are asked to bring it into vLLM. What do you write, what do you
+# > reuse, and how do you know that it is right?
+#
+# The kind is **latent-compressed KV**, as in DeepSeek's models (MLA, multi-head latent attention). You write it as if it were new: three
+# classes against the contract that you traced in lesson 2, in torch. Then they go through the suite that our own backends pass, and
+# a model runs on them.
+#
+# ### The idea, in two numbers
+#
+# Ordinary attention caches a key and a value for each kv head. MLA caches one **latent** vector `c` a token, of `kv_lora_rank` numbers.
+# From it keys and values of *all* heads can be computed again, by two matrices for each head `h`:
+#
+# $$ k^{nope}_h = W^{UK}_h \, c \qquad v_h = W^{UV}_h \, c $$
+#
+# A key turned by its position could not be computed so: the rotation would stand between the matrix and the query. So a small part of the
+# key, `k_pe`, which all heads share, is turned and cached beside the latent. A token's row in the cache is
+#
+#     [ c | k_pe ]        512 + 64 = 576 numbers in DeepSeek-V3
+#
+# Nothing else is kept. There is no value cache.
+
+# %% q12-setup nbgrader={"locked": true}
+import inspect
+from dataclasses import dataclass
+
+from course import reuse_parts
+from kernels import backends
+from kernels.backends import batch, conformance, dense_torch, engine, tiny_model
+
+# %% predict-latent-bytes
+# Predict: a model of 128 heads. With MLA its cache takes how many bytes a token and layer, in bf16?
+# And a model of 64 heads with GQA, 8 kv heads of 128 numbers?
+prediction_latent_bytes = None
+prediction_gqa_bytes = None
+
+# %% q12-bytes
+BF16 = 2
+cached_bytes = {
+    "GQA, 8 kv heads of 128 (Llama-3-70B)": 2 * 8 * 128 * BF16,
+    "MLA, 512 + 64 (DeepSeek-V3)": (512 + 64) * BF16,
+    "the same 128 heads without MLA (keys of 128 + 64, values of 128)": 128 * (128 + 64 + 128) * BF16,
+}
+print("You predicted:", prediction_latent_bytes, "and", prediction_gqa_bytes)
+for name, count in cached_bytes.items():
+    print(f"{count:7,} bytes a token and layer: {name}")
+
+# %% q12-absorb-read [markdown]
+# **1152 against 4096 bytes**: three and a half times as many tokens fit than with GQA, and a decode that is bound by memory reads that
+# much less.
+#
+# ### Absorption
+#
+# But must a decode not compute all keys and values first, for every cached token? It need not. A score is a product of three
+# factors, and one may put the brackets elsewhere:
+#
+# $$ q_h \cdot (W^{UK}_h \, c) = (W^{UK\,T}_h \, q_h) \cdot c \qquad \sum_t p_t \, (W^{UV}_h \, c_t) = W^{UV}_h \sum_t p_t \, c_t $$
+#
+# On the left one multiplies for each *cached token*, on the right once for each *query*: W_UK is **absorbed** into the query. At the
+# other end, attention may average latents, and W_UV is applied once, to the result. What remains in the middle looks like attention with *one* kv head of 576 numbers, whose
+# value is the first 512 numbers of its key.
+
+# %% q12-absorb
+generator = torch.Generator().manual_seed(0)
+heads, nope, rope, rank, tokens = 4, 24, 8, 32, 10
+W_UK = torch.randn(heads, nope, rank, generator=generator, dtype=torch.float64) / rank**0.5
+W_UV = torch.randn(heads, nope, rank, generator=generator, dtype=torch.float64) / rank**0.5
+q_nope = torch.randn(heads, nope, generator=generator, dtype=torch.float64)
+q_pe = torch.randn(heads, rope, generator=generator, dtype=torch.float64)
+c = torch.randn(tokens, rank, generator=generator, dtype=torch.float64)
+k_pe = torch.randn(tokens, rope, generator=generator, dtype=torch.float64)
+scale_of_heads = (nope + rope) ** -0.5  # of the heads as they were: 32 numbers, not the row's 40
+
+# Keys and values of each head, computed from the latents.
+key = torch.cat([torch.einsum("hdr,tr->htd", W_UK, c), k_pe.expand(heads, -1, -1)], dim=-1)
+value = torch.einsum("hdr,tr->htd", W_UV, c)
+scores = torch.einsum("hd,htd->ht", torch.cat([q_nope, q_pe], dim=-1), key) * scale_of_heads
+unabsorbed = torch.einsum("ht,htd->hd", scores.softmax(dim=-1), value)
+
+# The same, absorbed: query and output are multiplied, the cached rows are used as they are.
+row = torch.cat([c, k_pe], dim=-1)
+absorbed_query = torch.cat([torch.einsum("hd,hdr->hr", q_nope, W_UK), q_pe], dim=-1)
+scores = torch.einsum("hr,tr->ht", absorbed_query, row) * scale_of_heads
+mean_latent = torch.einsum("ht,tr->hr", scores.softmax(dim=-1), row[:, :rank])
+absorbed = torch.einsum("hr,hdr->hd", mean_latent, W_UV)
+print(f"largest difference: {(absorbed - unabsorbed).abs().max().item():.1e}")
+
+# %% predict-flops
+# Predict: one query over 4096 cached tokens, and a prompt of 4096. Which of the two ways multiplies less, in each?
+prediction_decode = None  # "absorbed" or "unabsorbed"
+prediction_prompt = None
+
+
+# %% q12-flops
+def multiplications(num_queries, num_keys, num_pairs):
+    """(absorbed, unabsorbed) multiplications of DeepSeek-V3's sizes; num_pairs: of queries and keys that see each other."""
+    heads, nope, rope, rank, value = 128, 128, 64, 512, 128
+    projections = heads * (nope + value) * rank  # W_UK and W_UV, for one token
+    absorbed = num_queries * projections + num_pairs * heads * (rank + rope + rank)
+    unabsorbed = num_keys * projections + num_pairs * heads * (nope + rope + value)
+    return absorbed, unabsorbed
+
+
+print("You predicted:", prediction_decode, "and", prediction_prompt)
+for name, sizes in {
+    "one query over 4096 tokens": (1, 4096, 4096),
+    "a prompt of 4096": (4096, 4096, 4096 * 4097 // 2),
+}.items():
+    one, other = multiplications(*sizes)
+    print(f"{name}: absorbed {one / 1e9:7.1f}, unabsorbed {other / 1e9:7.1f}, in 10^9 multiplications")
+
+# %% q12-flops-remark [markdown]
+# A decode absorbs: computing all keys again would cost a hundred times as much. A prompt does not: it needs each token's keys and values
+# once for thousands of queries, and then heads of 192 and 128 numbers are cheaper to multiply than rows of 576 and 512. vLLM does both, and its file explains
+# why, from `vllm/model_executor/layers/attention/mla_attention.py:13` (`MLA has two possible ways of computing`) on. The layer splits
+# the batch: `layers/attention/mla_attention.py:691` (`self.impl.forward_mha`) for the prompts,
+# `layers/attention/mla_attention.py:774` (`self.impl.forward_mqa`) for the decodes. What counts as a decode is for the backend to
+# say: `backends/mla/flashattn_mla.py:109` (`reorder_batch_threshold: int = 512`) sends prompts of up to 512 tokens the decode's way.
+#
+# Our layer is simpler: **it absorbs always**, prompts included, and your impl sees only absorbed queries. That is right for every batch,
+# and slow for long prompts.
+#
+# ### What your three classes are handed
+#
+# Here is the layer. Read it once: it does the projections, so your backend needs neither W_UK nor W_UV.
+
+# %% q12-layer
+print(inspect.getsource(backends.MLAAttention.forward))
+
+# %% q12-contract [markdown]
+# | who calls | what of yours | with | expects |
+# | --- | --- | --- | --- |
+# | the selector, the engine | `LatentBackend.get_kv_cache_shape` | num_blocks, block_size, num_kv_heads = 1, head_size = kv_lora_rank + rope part | the shape of one layer's cache |
+# | the engine, once a step | `LatentMetadataBuilder.build` | the batch, `CommonAttentionMetadata` | metadata of your own class |
+# | the layer, first | `LatentImpl.do_kv_cache_update` | kv_c_normed `[num_tokens, kv_lora_rank]`, k_pe `[num_tokens, 1, rope]`, the cache, slot_mapping | the rows in their slots |
+# | the layer, then | `LatentImpl.forward_mqa` | q `[num_tokens, num_heads, head_size]`, absorbed; the cache; your metadata | `[num_tokens, num_heads, kv_lora_rank]` |
+#
+# `kernels/backends/backend.py` has the whole contract. The batch is lesson 1's. This one has a chunk of 3 tokens of a request that has 6 by
+# then, and a decode of one that has 5, in blocks of 4; the engine's tensors have room for two rows of padding:
+
+# %% q12-batch
+step_tensors = batch.StepTensors(4, 16, 3, 4, device)
+common = step_tensors.fill([[7, 2], [5, 1]], seq_lens=[6, 5], query_lens=[3, 1], num_tokens=6)
+for name in ("query_start_loc", "seq_lens", "block_table_tensor", "slot_mapping"):
+    print(f"{name}: {getattr(common, name).tolist()}")
+print("num_actual_tokens:", common.num_actual_tokens, " max_query_len:", common.max_query_len)
+
+# %% q12-backend-read [markdown]
+# ### Exercise: three classes
+#
+# **1. The backend describes** (5 minutes). A backend from outside has one place in the registry, `CUSTOM`, and so that is its name: vLLM
+# looks the member up by what `get_name` says, `layers/attention/attention.py:386` (`AttentionBackendEnum[self.attn_backend.get_name()]`).
+# `is_mla` decides which layer may use it. Everything that you do not override is inherited: `validate_configuration`, for one,
+# answers from the lists below. Claim only what your impl does.
+
+
+# %% q12-backend-code nbgrader={"solution": true}
+class LatentBackend(backends.AttentionBackend):
+    supported_dtypes = [torch.float16, torch.bfloat16, torch.float32]
+    supported_kv_cache_dtypes = ["auto"]  # the model's own dtype
+    forward_includes_kv_cache_update = False  # the layer has the rows written before forward_mqa
+
+    @staticmethod
+    def get_impl_cls():
+        return LatentImpl
+
+    @staticmethod
+    def get_builder_cls():
+        return LatentMetadataBuilder
+
+    @staticmethod
+    def get_name():
+        ### BEGIN SOLUTION
+        return "CUSTOM"
+        ### END SOLUTION
+
+    @classmethod
+    def is_mla(cls):
+        ### BEGIN SOLUTION
+        return True
+        ### END SOLUTION
+
+    @staticmethod
+    def get_kv_cache_shape(num_blocks, block_size, num_kv_heads, head_size, cache_dtype_str="auto"):
+        """The shape of one layer's cache: which dimensions, and how many numbers for a token?"""
+        ### BEGIN SOLUTION
+        # One row a token, for all heads: it is the key, and its first part the value.
+        return (num_blocks, block_size, head_size)
+        ### END SOLUTION
+
+
+# %% q12-builder-read [markdown]
+# **2. The builder prepares** (15 minutes), once a step for all layers. Put into `LatentMetadata` whatever your impl will want; its
+# fields are yours. Here is a proposal that makes the impl short: for each request, the slots of its tokens in order, from position 0 to
+# `seq_len - 1` (this step's tokens included, they are written by then). `self.kv_cache_spec.block_size` is the block size. The batch's
+# tensors are the engine's and are filled anew in the next step: read them, copy what you want to keep, change nothing.
+
+
+# %% q12-builder-code nbgrader={"solution": true}
+@dataclass
+class LatentMetadata:
+    num_actual_tokens: int
+    query_start_loc: list[int]  # where each request's query tokens begin, and the end
+    slots: list[torch.Tensor]  # of each request: the slots of its tokens, in order
+
+
+class LatentMetadataBuilder(backends.AttentionMetadataBuilder):
+    def build(self, common_prefix_len, common_attn_metadata, fast_build=False):
+        ### BEGIN SOLUTION
+        common = common_attn_metadata
+        block_size = self.kv_cache_spec.block_size
+        slots = []
+        for request, seq_len in enumerate(common.seq_lens.tolist()):
+            position = torch.arange(seq_len, device=common.seq_lens.device)
+            block = common.block_table_tensor[request, position // block_size].long()
+            slots.append(block * block_size + position % block_size)
+        query_start_loc = common.query_start_loc_cpu.tolist()
+        return LatentMetadata(common.num_actual_tokens, query_start_loc, slots)
+        ### END SOLUTION
+
+
+# %% q12-impl-read [markdown]
+# **3. The impl computes** (25 minutes), in every layer of every step.
+#
+# - The **write**: row `i` is `[kv_c_normed[i] | k_pe[i]]` and goes to slot `slot_mapping[i]`. Slot −1 is not written. The tensors may have more
+#   rows than `slot_mapping` has entries.
+# - The **read**: for each request gather its rows; they are the keys of *all* heads, and their first `kv_lora_rank` numbers the values. Query `i` of
+#   `n` sits at position `seq_len - n + i`, as in lesson 3. The scale is `scale`: it belongs to the heads as they were before
+#   absorption.
+# - The **output** has as many rows as `q`. Rows past `num_actual_tokens` hold anything; those of a request of length 0 are zeros.
+#
+# Torch is enough, one request at a time, in float32 inside.
+
+
+# %% q12-impl-code nbgrader={"solution": true}
+class LatentImpl(backends.MLAAttentionImpl):
+    def __init__(self, num_heads, head_size, scale, num_kv_heads, kv_lora_rank, kv_cache_dtype="auto"):
+        self.num_heads = num_heads
+        self.head_size = head_size
+        self.scale = scale
+        self.kv_lora_rank = kv_lora_rank
+
+    def do_kv_cache_update(self, kv_c_normed, k_pe, kv_cache, slot_mapping, kv_cache_dtype, k_scale):
+        ### BEGIN SOLUTION
+        num_tokens = len(slot_mapping)
+        row = torch.cat([kv_c_normed[:num_tokens], k_pe[:num_tokens, 0]], dim=-1)
+        written = slot_mapping >= 0
+        rows = kv_cache.flatten(0, 1)  # a view: [num_blocks * block_size, head_size]
+        rows[slot_mapping[written]] = row[written]
+        ### END SOLUTION
+
+    def forward_mqa(self, q, kv_c_and_k_pe_cache, attn_metadata, layer):
+        ### BEGIN SOLUTION
+        rows = kv_c_and_k_pe_cache.flatten(0, 1)
+        output = q.new_zeros(len(q), self.num_heads, self.kv_lora_rank)
+        starts = attn_metadata.query_start_loc
+        for request, slots in enumerate(attn_metadata.slots):
+            start, end = starts[request], starts[request + 1]
+            if len(slots) == 0:
+                continue
+            key = rows[slots].float()  # [seq_len, head_size], the same for all heads
+            value = key[:, : self.kv_lora_rank]
+            scores = torch.einsum("qhd,td->hqt", q[start:end].float(), key) * self.scale
+            # Query i of n sits at position seq_len - n + i, and sees itself and what came before.
+            position = torch.arange(len(slots), device=q.device)
+            sits_at = position[len(slots) - (end - start) :]
+            scores = scores.masked_fill(position[None, :] > sits_at[:, None], float("-inf"))
+            output[start:end] = torch.einsum("hqt,tr->qhr", scores.softmax(dim=-1), value).to(q.dtype)
+        return output
+        ### END SOLUTION
+
+
+# %% q12-try-read [markdown]
+# **Try it.** The conformance suite is a table; so it was for our own backends. A check says what it holds and what it found. Left out is
+# what a backend may lack and says that it lacks.
+
+# %% q12-try
+print(conformance.table(conformance.run(LatentBackend)))
+
+# %% q12-check-read [markdown]
+# The check below asks more: one row a token and no more, blocks that move between two steps, no claim without the deed, and a tiny
+# model whose tokens must be those of the dense reference. Each case is a point. `LatentImpl.forward_mqa` has to be yours, so a
+# subclass of our `TritonMLAImpl` does not count; calling a kernel such as `kernels.latent_decode` from it does, and inheriting a
+# builder is reuse.
+
+# %% q12-backend nbgrader={"grade": true, "points": 14}
+autograder.check("latent_backend", (LatentBackend, LatentImpl, LatentMetadataBuilder))
+### BEGIN HIDDEN TESTS
+autograder.check("latent_backend", (LatentBackend, LatentImpl, LatentMetadataBuilder), suite="hidden")
+### END HIDDEN TESTS
+
+# %% q12-hints [markdown]
+# <details><summary>Hint: the builder</summary>
+#
+# Position <code>p</code> lies in slot <code>block_table[request, p // block_size] * block_size + p % block_size</code>, with
+# <code>p = torch.arange(seq_len)</code> for all of them at once. Block numbers are int32: <code>.long()</code> before you multiply.
+#
+# </details>
+#
+# <details><summary>Hint: the write</summary>
+#
+# <code>kv_cache.flatten(0, 1)</code> is a view with one row a slot: writing into it writes into the cache. Write only
+# the rows whose slot is at least 0. Index −1 is no error in torch, it is the last row.
+#
+# </details>
+#
+# <details><summary>Hint: a decode is right and a chunk is not</summary>
+#
+# With one query everything is before it, and the mask does not matter. In a chunk of 3 of 6 tokens, query 0 sits at position 3:
+# <code>position > sits_at[:, None]</code> is what it must not see.
+#
+# </details>
+#
+# <details><summary>Hint: the suite passes, the model says other tokens</summary>
+#
+# The suite's layer has the identity for W_UK and W_UV, so a projection too many does not show there. The layer applies W_UV to what you
+# return.
+#
+# </details>
+#
+# More: `autograder.hint("latent_backend")`.
+
+# %% q12-model-read [markdown]
+# ### A model on it
+#
+# Registration is one line, and then a user's word is enough: the selector asks your class, like any other. The model of the next cell has weights
+# without sense; what counts is that it says the same on your backend as on one that keeps keys and values of all heads. The cache of
+# the second engine is so small that a request loses its blocks on the way, and prompts begin alike.
+
+# %% predict-room
+# Predict: the tiny model has 4 heads of 32 numbers, a latent of 32 and a position's part of 8. How many times smaller is its cache?
+prediction_room = None
+
+# %% q12-model
+backends.register_backend(backends.AttentionBackendEnum.CUSTOM)(LatentBackend)
+chosen = backends.get_attn_backend(40, torch.float32, use_mla=True, backend="CUSTOM")
+config = tiny_model.TinyConfig(kv_lora_rank=32)
+prompts = [[5, 9, 13, 2, 40, 41, 42, 43, 1, 2], [5, 9, 13, 2, 40, 41, 42, 43, 7], [3, 1, 4, 1, 5]]
+print("You predicted:", prediction_room)
+for name, backend, room in (
+    ("dense, room for all", dense_torch.DenseTorchBackend, 40),
+    (f"{chosen.__name__}, room for all", chosen, 40),
+    (f"{chosen.__name__}, 6 blocks", chosen, 6),
+):
+    model = tiny_model.TinyModel(config, backend, device=device)
+    served = engine.Engine(model, num_blocks=room, block_size=4, max_num_batched_tokens=10)
+    said = served.generate(prompts, 5)
+    numbers = next(iter(served.layers.values())).kv_cache.numel() // (room * 4)
+    print(f"{name}: {numbers} numbers a token and layer, {served.num_preemptions} preemptions, {said}")
+
+# %% q12-reuse-read [markdown]
+# ### What you did not write
+#
+# *8 minutes, 4 points.* Eighteen parts of a serving engine. For **your** three classes as they are above: which did you
+# `"implement"`, which do you `"reuse"` as they are, which are `"not needed"`? Where it can be seen, your answer is held against what your
+# classes really define and call.
+
+# %% q12-reuse-parts
+reuse_parts.show()
+
+# %% q12-reuse-code nbgrader={"solution": true}
+q12_reuse = dict.fromkeys(reuse_parts.PARTS, "")
+# q12_reuse["block_pool"] = "implement", "reuse" or "not needed", and so on
+### BEGIN SOLUTION
+q12_reuse = {
+    # They count blocks and tokens, and never look into a row.
+    **dict.fromkeys(["block_pool", "scheduler", "prefix_sharing", "block_table", "slot_mapping"], "reuse"),
+    # They know a backend by its three classes.
+    **dict.fromkeys(["rotation", "projections", "forward_context", "selector"], "reuse"),
+    # The three classes.
+    **dict.fromkeys(
+        ["description", "cache_shape", "cache_write", "metadata_builder", "attention"], "implement"
+    ),
+    # Right without them; fast is another day.
+    **dict.fromkeys(["prefill_kernel", "split_kv_merge", "cuda_graphs", "fp8_scales"], "not needed"),
+}
+### END SOLUTION
+
+# %% q12-reuse nbgrader={"grade": true, "points": 4}
+autograder.check("q12_reuse", (q12_reuse, LatentBackend, LatentImpl, LatentMetadataBuilder))
+### BEGIN HIDDEN TESTS
+autograder.check("q12_reuse", (q12_reuse, LatentBackend, LatentImpl, LatentMetadataBuilder), suite="hidden")
+### END HIDDEN TESTS
+
+# %% q12-reuse-hints [markdown]
+# <details><summary>Hint: how do I tell?</summary>
+#
+# Does the part look into a token's row, or does it only count blocks and tokens? Whoever only counts serves you as it is.
+#
+# </details>
+#
+# <details><summary>Hint: "not needed" or "reuse"?</summary>
+#
+# Reused is what runs when your backend runs. What does not run at all is not needed.
+#
+# </details>
+#
+# More: `autograder.hint("q12_reuse")`.
+
+# %% q12-explain-read [markdown]
+# **In your own words** (6 points, graded by hand; half a page). You present the backend to the team.
+#
+# 1. Which decisions change the **bytes** that a token takes and a decode reads, and which change the **multiplications**? Name two
+#    of each.
+# 2. vLLM computes prompts unabsorbed and decodes absorbed. Why, and which of your numbers above says so? What does your backend pay?
+# 3. What would you build next to make it fast, in which order, and how would you notice that you broke it?
+
+# %% q12-explain [markdown] nbgrader={"grade": true, "solution": true, "points": 6}
+# ### BEGIN SOLUTION
+# **Model answer.** *Bytes* are decided by what is cached: the latent's rank and the part for the position (576 numbers instead of 2 · 8 · 128, or
+# of 128 heads' keys and values), the absence of a value cache, and the cache's dtype (fp8 would halve them). A decode reads each row
+# once for all heads, which is what GQA does for the heads of a group, taken to its end. *Multiplications* are decided by where the brackets stand: absorbed, each pair of query
+# and key costs 576 + 512 a head, and W_UK and W_UV are applied once a query token; unabsorbed a pair costs 192 + 128, but the
+# projections are applied once a *cached* token. The number of heads and the mask change multiplications too and no byte of the cache.
+#
+# A decode has one query and thousands of cached tokens: unabsorbed it would project all of them again in each step (69 against 0.6 times 10⁹ multiplications
+# over 4096 tokens), and would have to write and read keys and values of 128 heads, the very bytes that the latent saves. A prompt has as many queries
+# as new tokens: the projections cost the same on both sides and pairs decide, 3.4 times cheaper unabsorbed. My backend absorbs always: right, and it pays
+# 3 times the multiplications on a prompt of 4096. Chunks lie between, and a threshold on the query length decides.
+#
+# Next: (1) the kernel for decodes, `latent_decode`, with split-KV, since decodes dominate; metadata in tensors in place of lists, so that nothing waits for
+# the GPU; (2) CUDA graphs for uniform decodes, which need that metadata to stay where it is; (3) a path for prompts with
+# keys and values of each head, and states merged where a chunk meets its context; (4) fp8 with a scale. After each one the conformance suite, the
+# tiny model's tokens, and a benchmark that says whether it was worth it. Numbers that drift would be noticed by the suite's tolerance, wrong graphs by
+# replaying a batch of other lengths.
+#
+# **Rubric, 2 points each**
+# - *Bytes and multiplications kept apart*: two right decisions of each (1 point a side). Saying that absorption saves cache bytes costs half a point:
+#   it saves traffic and work, the cache is small either way.
+# - *Why two ways*: decode by its few queries over many cached tokens (1), prompt by the cheaper pair once the projections are
+#   equal (1). A number from the cell or a formula belongs to it.
+# - *Next*: an order with a reason (1); a test for each step that could fail (1).
+# ### END SOLUTION
+
+# %% q12-extension [markdown]
+# **If you have time left.** Put `kernels.latent_decode` in the place of your loop. It takes one query token a request, so let the
+# builder make each query token a request of its own: a row of the block table and a length for each token. Then a decode's metadata can be the
+# batch's own tensors, and you may claim `AttentionCGSupport.UNIFORM_SINGLE_TOKEN_DECODE`; the check tries whether it is true.
+# `kernels/backends/triton_mla.py` is such a backend.
+#
+# **Where this lives in vLLM 0.22.1**
+#
+# | role | place |
+# | --- | --- |
+# | the layer, with both ways | `layers/attention/mla_attention.py:322` (`MLAAttention`) |
+# | what its backends have in common | `layers/attention/mla_attention.py:1166` (`MLACommonBackend`), `layers/attention/mla_attention.py:1360` (`MLACommonMetadataBuilder`), `layers/attention/mla_attention.py:1925` (`MLACommonImpl`) |
+# | the cache's shape | `layers/attention/mla_attention.py:1176` (`MLACommonBackend.get_kv_cache_shape`) |
+# | the write | `vllm/_custom_ops.py:2613` (`concat_and_cache_mla`) |
+# | a backend in Triton | `backends/mla/triton_mla.py:81` (`TritonMLAImpl`): 20 lines of capabilities, one method that computes |
+# | W_UV, after the backend | `layers/attention/mla_attention.py:972` (`MLAAttention._v_up_proj`) |
+# | a place for yours | `vllm/v1/attention/backends/registry.py:90` (`CUSTOM`) |
+#
+# **Reading.** DeepSeek-V2 (arXiv 2405.04434), section 2.1, for the idea and the absorption; the comment at the head of vLLM's
+# `mla_attention.py` for both ways of computing, in code's own letters; FlashMLA's repository for a kernel that is bound by
+# arithmetic at 128 heads. `kernels/latent.py` says the same of ours.
+#
+# **Natural stop.**
 
 # %% q13-read [markdown]
 # ## Part 3: Garbage
@@ -492,10 +951,132 @@ autograder.check("q13_diagnosis", q13_diagnosis, suite="hidden")
 #
 # **Natural stop.**
 
+# %% self-grading-read [markdown]
+# ## Part 4: Grade yourself
+#
+# *10 minutes, ●○○, nothing graded.* Thirteen questions, as an interviewer would ask them. Answer each aloud, in a minute, without
+# scrolling up; then open its fold and give yourself a note: **2** could explain it to somebody, **1** half of it or with help, **0** could not
+# answer. The cell below the folds makes a reading plan of your notes.
+#
+# An interviewer listens for three things: do you name the *thing* (file, class, tensor), do you know what it *costs*, and what *breaks* without
+# it.
+#
+# <details><summary>1. Why does vLLM have many attention backends?</summary>
+#
+# Because a kernel is fast for a corner: a GPU generation, dtypes, head sizes, block sizes, a kind of cache. Each backend says what speaks
+# against it; an ordered list for each capability decides among the rest. <i>Asked next:</i> which one on an H100 with bf16, and which
+# with attention sinks?
+#
+# </details>
+#
+# <details><summary>2. Which metadata does a paged kernel need?</summary>
+#
+# slot_mapping to write each new token, block_table and seq_lens to read each request, query_start_loc to tell the requests of a flat batch apart.
+# Lengths count this step's tokens. <i>Asked next:</i> why is slot −1 there, and what do entries past a request's end hold?
+#
+# </details>
+#
+# <details><summary>3. How can softmax be computed block by block?</summary>
+#
+# Keep maximum, sum and weighted values; when the maximum grows, rescale both by e to the old minus the new. States merge in any
+# order, which split-KV and prefix sharing rest on. <i>Asked next:</i> what is the state of an empty block, and where does NaN come from?
+#
+# </details>
+#
+# <details><summary>4. What does the model not know about its kernel?</summary>
+#
+# Anything of the batch and of the backend: it passes query, key and value. The runner puts metadata and slots into the forward context, the layer's
+# operators take them out by the layer's name. <i>Asked next:</i> what happens when nobody set the slots? No error: another text.
+#
+# </details>
+#
+# <details><summary>5. What are a backend's three classes for?</summary>
+#
+# The backend describes (as a class, before there is a model), the builder prepares (once a step), the impl computes (in every layer). Building is
+# apart because layers share it and because CUDA graphs need its tensors to stay in place. <i>Asked next:</i> who says whether graphs are
+# supported?
+#
+# </details>
+#
+# <details><summary>6. Where is the cache written, where is it read?</summary>
+#
+# Written by do_kv_cache_update through unified_kv_cache_update, with the slot mapping as an argument; read in forward, with the block table out of the
+# metadata. forward_includes_kv_cache_update says whether the write is apart. <i>Asked next:</i> how would you find that out in a
+# release you have never seen?
+#
+# </details>
+#
+# <details><summary>7. What does the selector look at, and how does a user override it?</summary>
+#
+# Head size, dtypes, block size, MLA, sinks, kind of attention, and the GPU; nothing of the traffic. --attention-backend asks one backend and takes no
+# for an answer; the environment variable of older releases is ignored. <i>Asked next:</i> how do you prove which one ran? The log.
+#
+# </details>
+#
+# <details><summary>8. Why may blocks lie anywhere, and what must a kernel keep?</summary>
+#
+# Attention is a sum over tokens, and only the table knows where they lie: move blocks and table together and nothing changes. Keep: tails,
+# order, contents not cached by number, other requests' blocks, inputs. <i>Asked next:</i> which test finds a kernel that sorts the table?
+#
+# </details>
+#
+# <details><summary>9. Write paged decode with many heads, and say what it reads.</summary>
+#
+# A program for a request and kv head, its query heads as the rows of a tile; kv head = head // num_queries_per_kv; each key is read once.
+# Float32 inside, 64-bit block offsets, −inf past the end. <i>Asked next:</i> what bounds it? Bytes: about four operations for each.
+#
+# </details>
+#
+# <details><summary>10. Make it causal, for chunks, and parallel over one sequence.</summary>
+#
+# Query i of n sits at seq_len − n + i, so chunks equal one shot. For few long requests split the sequence, write (output, lse) in float32
+# for each share, merge with weights e to the lse. <i>Asked next:</i> what does an empty share store?
+#
+# </details>
+#
+# <details><summary>11. How do you show that one backend is faster?</summary>
+#
+# A hypothesis with what would refute it, the same inputs for both, warm-up, repetitions, percentiles with their spread; TTFT and ITL apart,
+# goodput under a target. Conclude no more than the intervals allow. <i>Asked next:</i> name two ways in which the comparison could be unfair.
+#
+# </details>
+#
+# <details><summary>12. Bring a new kind of attention into vLLM.</summary>
+#
+# Say what a token's row is; then the cache's shape, a write, a builder, a read. Pool, scheduler, tables, context and selector serve as they are. Absorbed
+# for decodes, unabsorbed for prompts. <i>Asked next:</i> how do you know it is right before it is fast? A suite and a dense reference.
+#
+# </details>
+#
+# <details><summary>13. A model says garbage with one backend. Find out why.</summary>
+#
+# Same inputs through two backends, first layer and first token that differ, then the smallest case: one request, one head, two blocks. Each family
+# of faults has its own sign: tails, windows, offsets, head maps, layouts, log bases. <i>Asked next:</i> what would you change
+# so that it is found earlier next time?
+#
+# </details>
+
+# %% self-grading-questions
+from course import self_grading
+
+self_grading.questions()
+
+# %% self-grading
+notes = dict.fromkeys(self_grading.QUESTIONS, 1)  # change: 0, 1 or 2 for each
+# notes["q1"] = 2
+self_grading.plan(notes)
+
 # %% remember [markdown]
 # ### What to remember
 #
+# - **A new kind of attention is a row, a write and a read.** Whatever counts blocks and tokens serves it unchanged.
+# - **What is cached decides the bytes; where the brackets stand decides the multiplications.**
+# - **Absorb where queries are few and cached tokens many**; a prompt is cheaper with keys and values of each head.
+# - **Claim what you do**: a backend's yes is believed until a kernel fails, or worse, does not.
+# - **The cache is all there is.** What an impl remembers besides is wrong as soon as a block moves.
 # - **Same input, two backends, the first difference**: no source needed. The batch is a part of the input.
 # - **A fault shows on one kind of input.** A test is a list of kinds; what is kind hides: full blocks, zeros, powers of two, one step.
 # - **Allow the budget and not a bit more.** A tester that accuses right backends is switched off.
 # - **What is left in a minimal case names the fault.** Then predict, and let the prediction decide.
+#
+# Before you hand in: **Kernel → Restart Kernel and Run All Cells**, then **Validate**.

@@ -36,7 +36,7 @@ BENCHES_OF_GRADING = {
 # with what records it, and the recorder and the stop-watch of kernels; nothing that draws.
 FROM_COURSE = {"folder", "vllm_rules", "vllm_source", "backend_table", "deployments", "vllm_refs"}
 FROM_COURSE |= {"candidates", "one_step", "trace", "vllm_index", "vllm_symbols", "recording", "gpu_timing"}
-FROM_COURSE |= {"differential", "closed_backends"}
+FROM_COURSE |= {"differential", "closed_backends", "reuse_parts"}
 
 
 def files(package: str) -> list[Path]:

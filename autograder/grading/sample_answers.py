@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from autograder import registry
+from autograder.class_collector import text_of_class
 from autograder.registry import Check
 
 
@@ -78,7 +79,9 @@ def _mistake(check: Check, parts: Mapping[str, Any]) -> str | None:
 
 
 def text_of(name: str, value: Any) -> str:
-    """Python text that gives `name` this value in a notebook: a function with all it needs, or a plain value."""
+    """Python text that gives `name` this value in a notebook: a function or class with all it needs, or a plain value."""
+    if (text := text_of_class(value)) is not None:
+        return text
     if not callable(value):
         return f"{name} = {value!r}"
     statements = _needed(value, set())

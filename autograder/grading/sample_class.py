@@ -89,7 +89,7 @@ def answer(sample: Sample, notebook: nbformat.NotebookNode) -> nbformat.Notebook
     """The released notebook with a sample's answers in the cells that the lesson means for them."""
     texts: dict[str, list[str]] = {}
     for name, value in sample.parts.items():
-        home = re.compile(rf"^(def {name}\(|{name}\b.*=)", re.MULTILINE)
+        home = re.compile(rf"^(def {name}\(|class {name}\b|{name}\b.*=)", re.MULTILINE)
         cells = [cell for cell in notebook.cells if _is_solution(cell) and home.search(cell.source)]
         if len(cells) != 1:
             raise ValueError(f"{name}: expected one solution cell that defines it, got {len(cells)}")

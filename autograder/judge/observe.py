@@ -78,6 +78,13 @@ def with_backend(function: Callable[..., Any], plain_case: dict[str, Any] | None
     return {"value": value.to_plain() if type(value) is Case else value, "changed": changed}
 
 
+def driver(backend: Any, impl: Any, builder: Any) -> Any:
+    """What drives a backend's three classes by plain data: `drive.Driver`."""
+    from autograder.judge.drive import Driver
+
+    return Driver(backend, impl, builder)
+
+
 def raced(
     function: Callable[..., Any], rival: Callable[..., Any], arguments: dict[str, Any], more: list[Any]
 ) -> dict[str, Any]:

@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 
 
 class Proxy:
-    """An object in the worker. `_origin` is the learner's name for it, under which a new worker has it again."""
+    """An object in the worker. `_origin` is the learner's name for it, under which a new worker has it again.
+
+    `_blame`: the name whose faults are counted with this object's, where it was made of what has that name.
+    """
 
     def __init__(self, session: Session, generation: int, number: int, origin: str | None = None) -> None:
         self._session = session
         self._generation = generation
         self._number = number
         self._origin = origin
+        self._blame: str | None = None
 
     def __getattr__(self, name: str) -> Any:
         # Python's and torch's protocols ask objects about themselves: that is not the learner's object's affair.
@@ -49,6 +53,13 @@ class CallableProxy(Proxy):
     def _with_backend(self, tell: Callable[[Any], Any], case: dict[str, Any] | None) -> Any:
         """As `observe.with_backend`, in the worker; `tell` answers here what it asks."""
         return self._session.call(self, (case,), {}, by="with_backend", tell=tell)
+
+    def _driver(self, impl: Any, builder: Any) -> Any:
+        """As `observe.driver`, in the worker."""
+        made = self._session.call(self, (impl, builder), {}, by="driver")
+        if isinstance(made, Proxy):
+            made._blame = self._origin
+        return made
 
     def _with_function(self, source: str, name: str) -> Any:
         """As `observe.with_function`, in the worker."""

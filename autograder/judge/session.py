@@ -160,8 +160,11 @@ class Session:
         by: the function of `observe` that calls it, with these arguments after it. tell: answers here, with plain data, what
         the call asks. An exception of it is handed on as a text.
         """
+        for argument in args:
+            if isinstance(argument, Proxy) and argument._origin is not None:
+                self._renew(argument)
         on = self._reach(proxy)
-        earlier = self._faults_of.setdefault(on, [])
+        earlier = self._faults_of.setdefault(proxy._blame or on, [])
         if len(earlier) >= self.limits.faults:
             raise earlier[-1]
         try:
@@ -286,6 +289,13 @@ class Session:
         if proxy._generation != self._generation:
             raise self._record(Fault(CRASHED, "the object is gone with the worker that held it"))
         return proxy._number
+
+    def _renew(self, proxy: Proxy) -> None:
+        """A learner's name as an argument: a new worker has it again, under another number."""
+        again = self.get(str(proxy._origin))
+        if not isinstance(again, Proxy):
+            raise self._record(Fault(CRASHED, "the object is gone with the worker that held it"))
+        proxy._generation, proxy._number = again._generation, again._number
 
     def _live_worker_or_lost(self) -> None:
         try:

@@ -24,6 +24,7 @@ SLOW = {
     "paged_causal_attention_triton",
     "paged_split_kv_attention",
     "split_kv_race",
+    "latent_backend",
 }
 
 

@@ -50,6 +50,9 @@ GRADE_IDS = {
         "q10b-race",
     },
     "04_design": {
+        "q12-backend",
+        "q12-reuse",
+        "q12-explain",
         "q13-detect",
         "q13-minimise",
         "q13-name",

@@ -27,7 +27,10 @@ class NotSupported(Exception):
 
 @dataclass(frozen=True)
 class Setup:
-    """A backend and the sizes of the layer that it is tried with. For latents num_kv_heads is 1."""
+    """A backend and the sizes of the layer that it is tried with. For latents num_kv_heads is 1.
+
+    seed: another one draws other numbers and scatters requests over other blocks.
+    """
 
     backend: type[AttentionBackend]
     device: torch.device
@@ -43,6 +46,7 @@ class Setup:
     kv_cache_dtype: str = "auto"
     # Not head_size ** -0.5: a backend that takes that of its own accord is noticed.
     relative_scale: float = 0.8
+    seed: int = 0
 
     @property
     def scale(self) -> float:

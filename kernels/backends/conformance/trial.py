@@ -18,7 +18,7 @@ from kernels.backends.conformance import truth
 from kernels.backends.conformance.setup import LAYER, ConformanceError, Setup, make_layer
 from kernels.backends.forward_context import set_forward_context
 
-__all__ = ["Request", "Step", "Trial"]
+__all__ = ["Request", "Step", "Trial", "new_memory_is_nan"]
 
 
 @dataclass
@@ -63,16 +63,14 @@ class Step:
 class Trial:
     """One layer with its cache, its builder and the requests that it serves."""
 
-    def __init__(
-        self, setup: Setup, *, num_blocks: int = 24, seed: int = 0, filling: float = float("nan")
-    ) -> None:
+    def __init__(self, setup: Setup, *, num_blocks: int = 24, filling: float = float("nan")) -> None:
         """filling: what the cache holds before anything is written, and so what nobody's slots hold.
 
         Raises NotSupported when the impl refuses the setup.
         """
         self.setup = setup
         self.filling = filling
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(setup.seed)
         self.layer = make_layer(setup)
         spec = self.layer.get_kv_cache_spec(setup.block_size)
         shape = setup.backend.get_kv_cache_shape(
@@ -161,7 +159,7 @@ class Trial:
         slot_mapping = {LAYER: common.slot_mapping}
         layer: Any = self.layer
         with (
-            _new_memory_is_nan(self.setup.device),
+            new_memory_is_nan(self.setup.device),
             set_forward_context({LAYER: attn_metadata}, {LAYER: layer}, slot_mapping=slot_mapping),
         ):
             if self.setup.backend.is_mla():
@@ -263,7 +261,7 @@ class Trial:
 
 
 @contextmanager
-def _new_memory_is_nan(device: torch.device) -> Iterator[None]:
+def new_memory_is_nan(device: torch.device) -> Iterator[None]:
     """torch.empty gives NaN, so that what nobody writes does not look right by chance. On a CPU: a GPU would warn."""
     if device.type != "cpu":
         yield

@@ -3,7 +3,8 @@
 The truth is dense attention in float64 over the very numbers that the cache holds. With u the unit roundoff of the
 model's dtype, an output may be off by its own rounding (u * |output|), by the rounding of the softmax weights before
 they are multiplied with the values (u * attention over |value|, in 16-bit types only), and by float32 arithmetic in
-another order: SLACK times the error of dense attention in float32 on the same numbers.
+another order: SLACK times the error of dense attention in float32 on the same numbers, and the rounding of a score as large
+as the case can have, which is an exponent (its error times attention over |value|).
 """
 
 from dataclasses import dataclass
@@ -63,6 +64,9 @@ def attend(
         error * UNIT_ROUNDOFF[working] / UNIT_ROUNDOFF[torch.float32], UNIT_ROUNDOFF[working] * largest
     )
     tolerance = UNIT_ROUNDOFF[dtype] * output.abs() + SLACK * arithmetic
+    if len(query) and len(key):
+        largest_score = abs(scale) * query.norm(dim=-1).max().item() * key.norm(dim=-1).max().item()
+        tolerance = tolerance + 2 * UNIT_ROUNDOFF[working] * largest_score * dense(torch.float64, value.abs())
     if dtype not in (torch.float32, torch.float64):
         tolerance = tolerance + UNIT_ROUNDOFF[dtype] * dense(torch.float64, value.abs())
         tolerance = tolerance + SMALLEST[dtype] * len(key) * largest
