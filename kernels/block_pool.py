@@ -125,8 +125,10 @@ class BlockPool:
         state.num_tokens += added
         if state.token_ids is not None and tokens is not None:
             state.token_ids += tokens
-            state.prefixes = self._extend_prefixes(state.prefixes, state.token_ids)
-        self._cache_full_blocks(state)
+            # A decoding request fills a block in one step of block_size: in the others there is nothing to name.
+            if state.num_tokens // self.block_size > len(state.prefixes):
+                state.prefixes = self._extend_prefixes(state.prefixes, state.token_ids)
+                self._cache_full_blocks(state)
         return copies
 
     def fork(self, parent: RequestId, child: RequestId) -> None:
