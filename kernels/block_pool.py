@@ -305,7 +305,7 @@ class BlockPool:
         size = self.block_size
         for start in range(len(known) * size, len(tokens) - size + 1, size):
             before = prefixes[-1] if prefixes else b""
-            own = ",".join(map(str, tokens[start : start + size])).encode()
+            own = repr(tokens[start : start + size]).encode()
             prefixes.append(hashlib.sha256(before + own).digest())
         return prefixes
 
@@ -330,6 +330,8 @@ def _token_ids(token_ids: Sequence[int]) -> list[int]:
     if not isinstance(token_ids, Sequence):
         raise ValueError(f"token_ids: expected a list of whole numbers, got {type(token_ids).__name__}")
     tokens = list(token_ids)
+    if set(map(type, tokens)) <= {int}:  # the usual case, at once
+        return tokens
     for index, token in enumerate(tokens):
         if not _is_int(token):
             raise ValueError(f"token_ids[{index}]: expected a whole number, got {token!r}")

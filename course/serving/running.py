@@ -1,0 +1,114 @@
+"""Runs a plan: every workload, as often as the plan says, each contender on the same traffic."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from typing import Any
+
+from course.serving import metrics, workload
+from course.serving.plan import PARTS, WARM, Plan, PlanError, read_plan
+from course.serving.result import Result, Timeline
+from course.serving.simulate import Run, Server, simulate
+from course.serving.step_times import Replay, StepTimes, step_us
+from course.serving.workload import ALL_AT_ONCE, Arrivals, Workload
+
+SOURCES = ("replay", "gpu")
+
+
+def run(plan: dict[str, Any], source: str = "replay") -> Result:
+    """Run a plan and say how it went: `Result`.
+
+    source: "replay" serves with committed measurements of an H100, the same to the last digit wherever it runs; "gpu" with
+    this machine's GPU, kernels timed as steps need them. Raises PlanError for a plan that cannot be read or run, ValueError
+    for another source, RuntimeError where there is no GPU to time.
+    """
+    if source not in SOURCES:
+        raise ValueError(f"source: expected one of {', '.join(SOURCES)}, got {source!r}")
+    if source == "replay":
+        read_plan(plan)
+        # As JSON it is a key that nobody changes afterwards; and one plan is served once, by run and by checks.
+        known = {name: plan[name] for name in (*PARTS, "target") if name in plan}
+        return _replayed(json.dumps(known, default=list))
+    from course.serving.on_gpu import OnGpu
+
+    return serve(read_plan(plan), OnGpu())
+
+
+@functools.lru_cache(maxsize=32)
+def _replayed(plan: str) -> Result:
+    return serve(read_plan(json.loads(plan)), Replay())
+
+
+def serve(plan: Plan, times: StepTimes) -> Result:
+    """Every workload and repetition, by every contender."""
+    figures: dict[str, dict[str, dict[tuple[str, str], list[float]]]] = {}
+    timelines: dict[str, dict[str, Timeline]] = {}
+    for name, one in plan.workloads.items():
+        figures[name] = {contender: {} for contender in plan.overrides}
+        timelines[name] = {}
+        for repetition in range(plan.repetitions):
+            for contender in plan.overrides:
+                done = _serve_once(plan, one, f"{name}/{repetition}", contender, times)
+                try:
+                    found = metrics.figures(done, plan.warm_up_s, plan.target)
+                except ValueError as error:
+                    raise PlanError(f"workloads[{name!r}], {contender}: {error}") from None
+                for key, value in found.items():
+                    figures[name][contender].setdefault(key, []).append(value)
+                if repetition == 0:
+                    timelines[name][contender] = Timeline(tuple(done.timeline), done.last_admission)
+    _refuse_what_has_no_samples(plan, figures)
+    return Result(plan, times.source, times.gpu, times.describe(), figures, timelines)
+
+
+def _serve_once(plan: Plan, one: Workload, seed: str, contender: str, times: StepTimes) -> Run:
+    settings = plan.settings(contender)
+    seed = f"{settings['seed']}/{seed}"
+    server = Server(**{name: settings[name] for name in Server.__dataclass_fields__})
+    warm = workload.prefix_tokens(one) if settings["cache"] == WARM else []
+    us = step_us(times.attention_us(contender, seed))
+    return simulate(workload.traffic(one, seed), server, us, warm)
+
+
+def _refuse_what_has_no_samples(
+    plan: Plan, figures: dict[str, dict[str, dict[tuple[str, str], list[float]]]]
+) -> None:
+    for name, by_contender in figures.items():
+        for contender, found in by_contender.items():
+            for metric, statistics in plan.metrics.items():
+                for statistic in statistics:
+                    if any(map(math.isnan, found[metric, statistic])):
+                        raise PlanError(
+                            f"workloads[{name!r}], {contender}: a run has no sample of {metric} between the end of the "
+                            "warm-up and the last admission; expected a longer run or a shorter warm-up"
+                        )
+
+
+def capacity(plan: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Requests a second that each contender serves at most, by workload: replayed with all requests there from the start.
+
+    Above it the queue grows for as long as requests come. Raises PlanError for a plan that cannot be read.
+    """
+    read = read_plan(plan)
+    return {
+        name: {contender: capacity_of(read, name, contender) for contender in read.overrides}
+        for name in read.workloads
+    }
+
+
+def capacity_of(plan: Plan, name: str, contender: str) -> float:
+    """Requests a second, between the completion of the first tenth and of the last tenth. Raises KeyError for other names."""
+    one = plan.workloads[name]
+    all_there = Workload(
+        Arrivals(ALL_AT_ONCE),
+        one.prompt_tokens,
+        one.output_tokens,
+        max(200, one.num_requests),
+        one.shared_prefix_tokens,
+    )
+    done = _serve_once(plan, all_there, f"{name}/capacity", contender, Replay())
+    ends = sorted(request.tokens[-1] for request in done.requests)
+    first, last = len(ends) // 10, len(ends) - 1 - len(ends) // 10
+    return (last - first) / (ends[last] - ends[first])

@@ -1,0 +1,96 @@
+"""How long a step of the whole model takes: attention in every layer, and a stated constant for all the rest.
+
+Attention comes from measurements of an H100 (`Replay`) or from this machine's GPU (`course.serving.on_gpu`). The rest is
+no measurement: 8 billion parameters are read from memory once a step, and worked through once a token, each at the most
+that the H100 did in the same benchmark. So it is a floor, and attention's share of a step is a ceiling.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Protocol
+
+from course.serving import kernel_times
+from course.serving.simulate import Step
+
+NUM_LAYERS = 32
+NUM_PARAMETERS = 8_000_000_000  # in bfloat16
+
+
+class StepTimes(Protocol):
+    """Where attention's times come from.
+
+    source: "replay" or "gpu". gpu: the GPU that they were measured on.
+    """
+
+    source: str
+    gpu: str
+
+    def describe(self) -> str:
+        """Where the numbers come from, for whoever reads the result."""
+
+    def attention_us(self, contender: str, seed: str) -> Callable[[Step], float]:
+        """Microseconds of one layer's attention in a step, in one run. seed: of what differs from run to run."""
+
+
+class Replay:
+    """The committed measurements, fitted, with the noise of the measured rounds.
+
+    It counts how many steps lie within the measurements; `describe` says so.
+    """
+
+    source = "replay"
+
+    def __init__(self) -> None:
+        self.num_steps = 0
+        self.num_within = 0
+
+    @property
+    def gpu(self) -> str:
+        return str(kernel_times.committed()["gpu"])
+
+    def describe(self) -> str:
+        low, high = kernel_times.measured_megabytes()
+        lines = ["REPLAY: nothing was timed here.", kernel_times.describe()]
+        if self.num_steps:
+            share = 100 * self.num_within / self.num_steps
+            lines.append(
+                f"Of this plan's steps {share:.0f} % lie within the measurements ({low:.0f} to {high:.0f} MB of keys and "
+                "values); for the others they were continued."
+            )
+        return "\n".join([*lines, describe_rest()])
+
+    def attention_us(self, contender: str, seed: str) -> Callable[[Step], float]:
+        costs = kernel_times.costs(contender)
+        decode, prefill = costs.run_factors(random.Random(f"noise/{contender}/{seed}"))
+        low, high = kernel_times.measured_megabytes()
+
+        def us(step: Step) -> float:
+            self.num_steps += 1
+            self.num_within += low <= kernel_times.megabytes(step) <= high
+            return costs.us(step, decode, prefill)
+
+        return us
+
+
+def rest_us(num_tokens: int) -> float:
+    """Microseconds of everything but attention, for a step of so many tokens."""
+    kept = kernel_times.committed()
+    reading = 2 * NUM_PARAMETERS / kept["read_bytes_per_s"]
+    computing = 2 * NUM_PARAMETERS * num_tokens / kept["flop_per_s"]
+    return 1e6 * float(max(reading, computing))
+
+
+def step_us(attention_us: Callable[[Step], float]) -> Callable[[Step], float]:
+    """Microseconds of a step of the whole model, given one layer's attention."""
+    return lambda step: NUM_LAYERS * attention_us(step) + rest_us(step.num_tokens)
+
+
+def describe_rest() -> str:
+    """What the constant is, for whoever reads the result."""
+    return (
+        f"The rest of the model is calculated, not measured: {NUM_PARAMETERS / 1e9:.0f} billion parameters in {NUM_LAYERS} "
+        f"layers, {rest_us(1) / 1e3:.1f} ms to read them once a step or {rest_us(10**6) / 1e6:.1f} us a token to compute, "
+        "whichever is more. No time for scheduling, sampling or the network."
+    )
