@@ -37,7 +37,9 @@ def select(result: dict[str, Any]) -> dict[str, Any]:
         "commit": environment["commit"],
         "read_bytes_per_s": result["ceilings"]["read_bytes_per_s"],
         "flop_per_s": result["ceilings"]["matmul_flop_per_s"],
-        "cases": [_row(case, rows[case.name]) for case in CASES if is_of_the_model(case) and case.name in rows],
+        "cases": [
+            _row(case, rows[case.name]) for case in CASES if is_of_the_model(case) and case.name in rows
+        ],
     }
 
 

@@ -45,17 +45,17 @@ def _draw_load(axes: Any, timelines: dict[str, Timeline], warm_up_s: float, work
         words.append(
             f"{who}: {sum(steady) / max(1, len(steady)):.0f} requests in the server on average, {waited} waiting at most"
         )
-    axes.axvspan(0, warm_up_s, color=GREY, hatch="//", zorder=0)
-    axes.axvspan(last, max(end, last), color=GREY, hatch="//", zorder=0)
+    axes.axvspan(0, warm_up_s, facecolor=GREY, edgecolor="#BBBBBB", hatch="//", zorder=0)
+    axes.axvspan(last, max(end, last), facecolor=GREY, edgecolor="#BBBBBB", hatch="//", zorder=0)
     axes.set_xlim(0, max(end, last))
-    axes.set_ylim(bottom=0)
     axes.set_title(f"{workload}: first run (hatched: not counted)", fontsize=10)
     axes.set_xlabel("seconds")
     axes.set_ylabel("requests running and waiting")
-    axes.legend(fontsize=9, loc="lower center")
-    return (
-        f"Left, {workload}, counted from {warm_up_s:g} to {last:.1f} of {end:.1f} seconds. {'; '.join(words)}."
+    axes.set_ylim(
+        0, 1.25 * max(running + waiting for one in timelines.values() for _, running, waiting in one.steps)
     )
+    axes.legend(fontsize=9, loc="upper left", ncols=2)
+    return f"Left, {workload}, counted from {warm_up_s:g} to {last:.1f} of {end:.1f} seconds. {'; '.join(words)}."
 
 
 def _draw_effect(axes: Any, result: Result) -> str:
@@ -74,11 +74,10 @@ def _draw_effect(axes: Any, result: Result) -> str:
         plan.ratio_below, color=INK, linestyle=":", linewidth=1.5, label=f"refuted below {plan.ratio_below:g}"
     )
     axes.set_yticks(range(len(plan.workloads)), list(plan.workloads))
-    axes.set_ylim(-0.6, len(plan.workloads) - 0.1)
-    axes.invert_yaxis()
+    axes.set_ylim(len(plan.workloads) - 0.5, -0.9)
     axes.set_title(f"{claim.statistic} {claim.metric}: {claim.faster} better by", fontsize=10)
-    axes.set_xlabel(f"ratio to {claim.than}; dots: runs, bar: 95 % interval of their median")
-    axes.legend(fontsize=9, loc="upper right")
+    axes.set_xlabel("ratio (dots: runs; bar: interval of their median)")
+    axes.legend(fontsize=9, loc="upper center", ncols=2)
     return (
         f"Right, {claim.statistic} {claim.metric}, how many times better {claim.faster} is than {claim.than}: "
         f"{'; '.join(words)}. Claimed is at least {claim.factor:g}, refuted below {plan.ratio_below:g}."

@@ -49,20 +49,19 @@ class Costs:
         launch, megabyte, request, longest = self.decode
         if not lengths:
             return 0.0
-        megabytes = sum(lengths) * MEGABYTES_PER_TOKEN
-        return launch + megabyte * megabytes + request * len(lengths) + longest * max(lengths) / 1000
+        read = megabyte * megabytes(lengths)
+        return launch + read + request * len(lengths) + longest * max(lengths) / 1000
 
     def prefill_us(self, prompts: list[tuple[int, int]]) -> float:
         """Of one layer, for requests of (query tokens, sequence length)."""
         launch, gigaflop = self.prefill
         if not prompts:
             return 0.0
-        pairs = sum(count * (length - count) + count * (count + 1) // 2 for count, length in prompts)
-        return launch + gigaflop * pairs * GIGAFLOP_PER_PAIR
+        return launch + gigaflop * gigaflops(prompts)
 
-    def us(self, step: Step, decode_factor: float = 1.0, prefill_factor: float = 1.0) -> float:
-        """Of one layer. factors: how much slower than usual this run is."""
-        return decode_factor * self.decode_us(step.decodes) + prefill_factor * self.prefill_us(step.prompts)
+    def us(self, step: Step) -> float:
+        """Of one layer, decodes and prompts."""
+        return self.decode_us(step.decodes) + self.prefill_us(step.prompts)
 
     def run_factors(self, draw: random.Random) -> tuple[float, float]:
         """How much slower than its median a run is, drawn from what the measured rounds did: for decodes, for prompts."""
@@ -134,16 +133,44 @@ def errors(contender: str) -> dict[str, float]:
     return found
 
 
-def megabytes(step: Step) -> float:
-    """Keys and values that one layer's attention reads in a step."""
-    return (sum(step.decodes) + sum(length for _, length in step.prompts)) * MEGABYTES_PER_TOKEN
+def megabytes(lengths: list[int]) -> float:
+    """Keys and values that one layer's attention reads for decodes of these sequence lengths."""
+    return sum(lengths) * MEGABYTES_PER_TOKEN
+
+
+def gigaflops(prompts: list[tuple[int, int]]) -> float:
+    """Billion operations of one layer's attention for requests of (query tokens, sequence length)."""
+    pairs = sum(count * (length - count) + count * (count + 1) // 2 for count, length in prompts)
+    return pairs * GIGAFLOP_PER_PAIR
 
 
 @functools.cache
-def measured_megabytes() -> tuple[float, float]:
-    """The smallest and the largest decode that was measured."""
-    sizes = [case["megabytes"] for case in committed()["cases"] if case["kind"] == DECODE]
+def measured(kind: str) -> tuple[float, float]:
+    """The smallest and the largest case: megabytes of a decode, billion operations of a prefill."""
+    feature = "megabytes" if kind == DECODE else "gigaflop"
+    sizes = [case[feature] for case in committed()["cases"] if case["kind"] == kind]
     return min(sizes), max(sizes)
+
+
+def decode_within(lengths: list[int]) -> bool:
+    """Whether decodes this large were measured."""
+    low, high = measured(DECODE)
+    return low <= megabytes(lengths) <= high
+
+
+def prefill_within(prompts: list[tuple[int, int]]) -> bool:
+    """Whether prompts this large were measured."""
+    low, high = measured(PREFILL)
+    return low <= gigaflops(prompts) <= high
+
+
+def ranges() -> str:
+    """What was measured, in words."""
+    megabyte, gigaflop = measured(DECODE), measured(PREFILL)
+    return (
+        f"{megabyte[0]:.0f} to {megabyte[1]:.0f} MB of keys and values, "
+        f"{gigaflop[0]:.0f} to {gigaflop[1]:.0f} billion operations"
+    )
 
 
 def describe() -> str:
@@ -160,7 +187,9 @@ def describe() -> str:
             f"  {contender:18} {100 * statistics.median(sizes):3.0f} % in the middle, "
             f"{100 * max(sizes):3.0f} % at worst ({worst})"
         )
-    lines.append("The worst are cases at the end of what was measured, where the others have to be continued.")
+    lines.append(
+        "The worst are cases at the end of what was measured, where the others have to be continued."
+    )
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ empty.
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -50,7 +51,7 @@ def samples(run: Run, steady: Window) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {name: [] for name in LATENCIES}
     for request in run.requests:
         tokens = request.tokens
-        gaps = list(zip(tokens, tokens[1:], strict=False))
+        gaps = list(itertools.pairwise(tokens))
         found["itl_ms"] += [1e3 * (b - a) for a, b in gaps if steady.start <= a and b <= steady.end]
         # Whoever came in time counts, however late the answer: to leave out the slow ones would flatter the tail.
         if steady.start <= request.arrival <= steady.end:

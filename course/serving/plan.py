@@ -142,7 +142,10 @@ def _refuse_what_cannot_run(plan: Plan) -> None:
 def read_hypothesis(plan: Any) -> Hypothesis:
     place = "hypothesis"
     given = _dict(
-        place, _part(plan, place), ("faster", "than", "workload", "metric", "statistic", "factor"), closed=True
+        place,
+        _part(plan, place),
+        ("faster", "than", "workload", "metric", "statistic", "factor"),
+        closed=True,
     )
     faster, than = (
         _choice(f'{place}["{key}"]', given[key], kernel_times.contenders()) for key in ("faster", "than")
@@ -172,7 +175,9 @@ def read_workloads(plan: Any) -> dict[str, Workload]:
 
 def _workload(place: str, value: Any) -> Workload:
     given = _dict(place, value, ("arrivals", "prompt_tokens", "output_tokens", "num_requests"))
-    _known(place, given, ("arrivals", "prompt_tokens", "output_tokens", "num_requests", "shared_prefix_tokens"))
+    _known(
+        place, given, ("arrivals", "prompt_tokens", "output_tokens", "num_requests", "shared_prefix_tokens")
+    )
     return Workload(
         _arrivals(f'{place}["arrivals"]', given["arrivals"]),
         _lengths(f'{place}["prompt_tokens"]', given["prompt_tokens"], 4096),

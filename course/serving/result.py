@@ -50,9 +50,7 @@ class Result:
 
     def _ratios(self, workload: str, metric: str, statistic: str) -> list[float]:
         claim = self.plan.hypothesis
-        ours, theirs = (
-            self.runs[workload][name][metric, statistic] for name in (claim.faster, claim.than)
-        )
+        ours, theirs = (self.runs[workload][name][metric, statistic] for name in (claim.faster, claim.than))
         if metric in metrics.RATES:
             ours, theirs = theirs, ours
         return [b / a if a else float("nan") for a, b in zip(ours, theirs, strict=True)]

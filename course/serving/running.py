@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 from course.serving import metrics, workload
@@ -50,7 +51,7 @@ def serve(plan: Plan, times: StepTimes) -> Result:
         timelines[name] = {}
         for repetition in range(plan.repetitions):
             for contender in plan.overrides:
-                done = _serve_once(plan, one, f"{name}/{repetition}", contender, times)
+                done = _serve_once(one, plan.settings(contender), f"{name}/{repetition}", contender, times)
                 try:
                     found = metrics.figures(done, plan.warm_up_s, plan.target)
                 except ValueError as error:
@@ -63,8 +64,7 @@ def serve(plan: Plan, times: StepTimes) -> Result:
     return Result(plan, times.source, times.gpu, times.describe(), figures, timelines)
 
 
-def _serve_once(plan: Plan, one: Workload, seed: str, contender: str, times: StepTimes) -> Run:
-    settings = plan.settings(contender)
+def _serve_once(one: Workload, settings: dict[str, Any], seed: str, contender: str, times: StepTimes) -> Run:
     seed = f"{settings['seed']}/{seed}"
     server = Server(**{name: settings[name] for name in Server.__dataclass_fields__})
     warm = workload.prefix_tokens(one) if settings["cache"] == WARM else []
@@ -99,16 +99,17 @@ def capacity(plan: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def capacity_of(plan: Plan, name: str, contender: str) -> float:
-    """Requests a second, between the completion of the first tenth and of the last tenth. Raises KeyError for other names."""
-    one = plan.workloads[name]
-    all_there = Workload(
-        Arrivals(ALL_AT_ONCE),
-        one.prompt_tokens,
-        one.output_tokens,
-        max(200, one.num_requests),
-        one.shared_prefix_tokens,
-    )
-    done = _serve_once(plan, all_there, f"{name}/capacity", contender, Replay())
+    """Requests a second, while the middle half of them is completed. Raises KeyError for other names."""
+    one, settings = plan.workloads[name], plan.settings(contender)
+    # More than the server takes at once, so that some wait from the first step to the last quarter.
+    count = min(2000, max(200, one.num_requests, 3 * settings["max_num_seqs"]))
+    all_there = replace(one, arrivals=Arrivals(ALL_AT_ONCE), num_requests=count)
+    return _capacity(all_there, contender, tuple(settings.items()))
+
+
+@functools.lru_cache(maxsize=64)
+def _capacity(all_there: Workload, contender: str, settings: tuple[tuple[str, Any], ...]) -> float:
+    done = _serve_once(all_there, dict(settings), "capacity", contender, Replay())
     ends = sorted(request.tokens[-1] for request in done.requests)
-    first, last = len(ends) // 10, len(ends) - 1 - len(ends) // 10
+    first, last = len(ends) // 4, 3 * len(ends) // 4
     return (last - first) / (ends[last] - ends[first])

@@ -19,13 +19,13 @@ NUM_PARAMETERS = 8_000_000_000  # in bfloat16
 
 
 class StepTimes(Protocol):
-    """Where attention's times come from.
-
-    source: "replay" or "gpu". gpu: the GPU that they were measured on.
-    """
+    """Where attention's times come from. source: "replay" or "gpu"."""
 
     source: str
-    gpu: str
+
+    @property
+    def gpu(self) -> str:
+        """The GPU that they were measured on."""
 
     def describe(self) -> str:
         """Where the numbers come from, for whoever reads the result."""
@@ -37,39 +37,40 @@ class StepTimes(Protocol):
 class Replay:
     """The committed measurements, fitted, with the noise of the measured rounds.
 
-    It counts how many steps lie within the measurements; `describe` says so.
+    It adds up how much of attention's time lies within the measurements; `describe` says so.
     """
 
     source = "replay"
 
     def __init__(self) -> None:
-        self.num_steps = 0
-        self.num_within = 0
+        self.total_us = 0.0
+        self.within_us = 0.0
 
     @property
     def gpu(self) -> str:
         return str(kernel_times.committed()["gpu"])
 
     def describe(self) -> str:
-        low, high = kernel_times.measured_megabytes()
         lines = ["REPLAY: nothing was timed here.", kernel_times.describe()]
-        if self.num_steps:
-            share = 100 * self.num_within / self.num_steps
+        if self.total_us:
+            share = 100 * self.within_us / self.total_us
             lines.append(
-                f"Of this plan's steps {share:.0f} % lie within the measurements ({low:.0f} to {high:.0f} MB of keys and "
-                "values); for the others they were continued."
+                f"In this plan's runs {share:.0f} % of attention's time is of decodes and prompts as large as measured ones "
+                f"({kernel_times.ranges()}). For the rest they were continued: trust it less."
             )
         return "\n".join([*lines, describe_rest()])
 
     def attention_us(self, contender: str, seed: str) -> Callable[[Step], float]:
         costs = kernel_times.costs(contender)
-        decode, prefill = costs.run_factors(random.Random(f"noise/{contender}/{seed}"))
-        low, high = kernel_times.measured_megabytes()
+        slower_decode, slower_prefill = costs.run_factors(random.Random(f"noise/{contender}/{seed}"))
 
         def us(step: Step) -> float:
-            self.num_steps += 1
-            self.num_within += low <= kernel_times.megabytes(step) <= high
-            return costs.us(step, decode, prefill)
+            decode = slower_decode * costs.decode_us(step.decodes)
+            prefill = slower_prefill * costs.prefill_us(step.prompts)
+            self.total_us += decode + prefill
+            self.within_us += decode * kernel_times.decode_within(step.decodes)
+            self.within_us += prefill * kernel_times.prefill_within(step.prompts)
+            return decode + prefill
 
         return us
 

@@ -5,8 +5,7 @@ prompt, then of those that wait. Blocks come from `kernels.BlockPool`, which sha
 it has none left, the request that came last is preempted: its blocks are freed, and it is computed again later.
 
 The order of vLLM's own scheduler, `vllm/v1/core/sched/scheduler.py:329` (`schedule`), which has priorities, speculative
-tokens, several processes and more besides, and finds a prefix in the whole prompt, where this one finds it in the first
-chunk. Two loops run on this one: `Engine` with a model, and the course's serving benchmark with measured times.
+tokens, several processes and more besides. Two loops run on this one: `Engine` with a model, and the course's serving benchmark with measured times.
 """
 
 from collections import deque
@@ -102,7 +101,8 @@ class Scheduler:
 
         while self.waiting and budget and not preempted and len(self.running) < self.max_num_seqs:
             request = self.waiting[0]
-            chunk = request.tokens[:budget]
+            # What the cache has costs nothing of the budget.
+            chunk = request.tokens[: self.pool.count_cached(request.tokens) + budget]
             try:
                 num_cached = self.pool.allocate(request.number, token_ids=chunk)
             except OutOfBlocksError:
