@@ -123,6 +123,7 @@ _MODULES = {
     "paged_causal_attention_triton": "q10-triton",
     "paged_split_kv_attention": "q10b-split",
     "split_kv_race": "q10b-race",
+    "q11_plan": "q11-plan",
 }
 
 

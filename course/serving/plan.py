@@ -26,7 +26,7 @@ of `faster` over that of `than`. A contender's dict overrides what is held fixed
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,7 +47,8 @@ PARTS = (
 HELD_FIXED = ("seed", "cache", "dtype", "block_size", "num_blocks", "max_num_seqs", "max_num_batched_tokens")
 MEASURED = {"dtype": kernel_times.DTYPE, "block_size": kernel_times.BLOCK_SIZE}
 # A plan is run again in grading.
-MAX_TOKENS = 1_000_000
+MAX_OUTPUT_TOKENS = 400_000
+MAX_PROMPT_TOKENS = 12_000_000
 MAX_WORKLOADS = 3
 
 
@@ -119,23 +120,41 @@ def _refuse_what_cannot_run(plan: Plan) -> None:
                 raise PlanError(
                     f"contenders[{contender!r}]: {name} {settings[name]!r} was never measured, only {value!r} was"
                 )
-        for name, one in plan.workloads.items():
-            most = one.shared_prefix_tokens + one.prompt_tokens.high + one.output_tokens.high
-            if most > settings["num_blocks"] * settings["block_size"]:
-                raise PlanError(
-                    f"workloads[{name!r}]: a request may reach {most} tokens, and the cache has room for "
-                    f"{settings['num_blocks'] * settings['block_size']}"
-                )
+        for one in plan.workloads.values():
+            refuse_what_has_no_room(one, settings)
     for name, one in plan.workloads.items():
         if one.arrivals.process == workload.CLOSED_LOOP:
             raise PlanError(
                 f'workloads[{name!r}]["arrivals"]: a closed loop is not run here; expected "poisson" or "all at once"'
             )
-    tokens = sum(one.num_requests * one.output_tokens.typical for one in plan.workloads.values())
-    tokens *= plan.repetitions * len(plan.overrides)
-    if tokens > MAX_TOKENS:
+    passes = plan.repetitions * len(plan.overrides)
+    for what, most, tokens in (
+        ("generate", MAX_OUTPUT_TOKENS, _tokens(plan, lambda one: one.output_tokens.typical)),
+        (
+            "read",
+            MAX_PROMPT_TOKENS,
+            _tokens(plan, lambda one: one.prompt_tokens.typical + one.shared_prefix_tokens),
+        ),
+    ):
+        if tokens * passes > most:
+            raise PlanError(
+                f"the plan's runs {what} about {tokens * passes:,.0f} tokens in all; up to {most:,} keep it within a minute. "
+                "Take fewer requests, repetitions or contenders"
+            )
+
+
+def _tokens(plan: Plan, of_one: Callable[[Workload], float]) -> float:
+    return sum(one.num_requests * of_one(one) for one in plan.workloads.values())
+
+
+def refuse_what_has_no_room(one: Workload, settings: dict[str, Any]) -> None:
+    """Raise PlanError where a request of the workload could outgrow the server's cache."""
+    most = one.shared_prefix_tokens + one.prompt_tokens.high + one.output_tokens.high
+    room = settings["num_blocks"] * settings["block_size"]
+    if most > room:
         raise PlanError(
-            f"the plan generates about {tokens:.0f} tokens in all its runs; up to {MAX_TOKENS} keep it within a minute"
+            f"num_blocks: a request may reach {most} tokens, and the cache has room for {room}, "
+            f"{settings['num_blocks']} blocks of {settings['block_size']}"
         )
 
 

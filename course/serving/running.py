@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from course.serving import metrics, workload
-from course.serving.plan import PARTS, WARM, Plan, PlanError, read_plan
+from course.serving.plan import PARTS, WARM, Plan, PlanError, read_plan, refuse_what_has_no_room
 from course.serving.result import Result, Timeline
 from course.serving.simulate import Run, Server, simulate
 from course.serving.step_times import Replay, StepTimes, step_us
@@ -93,16 +93,22 @@ def capacity(plan: dict[str, Any]) -> dict[str, dict[str, float]]:
     """
     read = read_plan(plan)
     return {
-        name: {contender: capacity_of(read, name, contender) for contender in read.overrides}
-        for name in read.workloads
+        name: {
+            contender: capacity_of(one, read.settings(contender), contender) for contender in read.overrides
+        }
+        for name, one in read.workloads.items()
     }
 
 
-def capacity_of(plan: Plan, name: str, contender: str) -> float:
-    """Requests a second, while the middle half of them is completed. Raises KeyError for other names."""
-    one, settings = plan.workloads[name], plan.settings(contender)
+def capacity_of(one: Workload, settings: dict[str, Any], contender: str) -> float:
+    """Requests a second that a contender serves at most, replayed: while the middle half of them is completed.
+
+    settings: of `Plan.settings`. Raises PlanError where a request has no room in the cache.
+    """
+    refuse_what_has_no_room(one, settings)
     # More than the server takes at once, so that some wait from the first step to the last quarter.
-    count = min(2000, max(200, one.num_requests, 3 * settings["max_num_seqs"]))
+    prompt = one.shared_prefix_tokens + one.prompt_tokens.typical
+    count = int(max(200, min(3 * settings["max_num_seqs"], 1_500_000 / prompt)))
     all_there = replace(one, arrivals=Arrivals(ALL_AT_ONCE), num_requests=count)
     return _capacity(all_there, contender, tuple(settings.items()))
 
