@@ -124,6 +124,7 @@ _MODULES = {
     "paged_split_kv_attention": "q10b-split",
     "split_kv_race": "q10b-race",
     "q11_plan": "q11-plan",
+    "q11_conclusion": "q11-conclusion",
 }
 
 

@@ -25,7 +25,7 @@ SAMPLES_BEYOND = 1
 
 @dataclass(frozen=True)
 class Objection:
-    """code: names the mistake. said: why it is one. figures: numbers of this plan."""
+    """code: names the mistake. said: why it is one. figures: numbers of the answer in hand."""
 
     code: str
     said: str

@@ -18,6 +18,7 @@ import itertools
 import json
 import random
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,14 +174,14 @@ def ranges() -> str:
     )
 
 
-def describe() -> str:
-    """Where the numbers come from, and what they are worth: one line for the file and one for each contender."""
+def describe(who: Sequence[str]) -> str:
+    """Where the numbers come from, and what they are worth: one line for the file and one for each of these contenders."""
     kept = committed()
     lines = [
         f"Attention's times were measured on an {kept['gpu']}, {kept['date'][:10]}, commit {kept['commit']}, and fitted. "
         "Each measured case predicted from the others is off by:"
     ]
-    for contender in contenders():
+    for contender in who:
         sizes = [abs(error) for error in errors(contender).values()]
         worst = max(errors(contender), key=lambda name: abs(errors(contender)[name]))
         lines.append(

@@ -47,14 +47,15 @@ def window(run: Run, warm_up_s: float) -> Window:
 
 
 def samples(run: Run, steady: Window) -> dict[str, list[float]]:
-    """Milliseconds of each latency. TTFT, TPOT and E2EL of the requests that came in the window, ITL of its gaps."""
+    """Milliseconds of each latency: ITL of the gaps in the window, the others of requests that got their first token after
+    the warm-up."""
     found: dict[str, list[float]] = {name: [] for name in LATENCIES}
     for request in run.requests:
         tokens = request.tokens
         gaps = list(itertools.pairwise(tokens))
         found["itl_ms"] += [1e3 * (b - a) for a, b in gaps if steady.start <= a and b <= steady.end]
-        # Whoever came in time counts, however late the answer: to leave out the slow ones would flatter the tail.
-        if steady.start <= request.arrival <= steady.end:
+        # Everybody else counts, however late the answer: to leave out the slow ones would flatter the tail.
+        if tokens[0] >= steady.start:
             found["ttft_ms"].append(1e3 * (tokens[0] - request.arrival))
             found["e2el_ms"].append(1e3 * (tokens[-1] - request.arrival))
             if len(tokens) > 1:

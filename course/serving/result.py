@@ -19,20 +19,24 @@ class Timeline:
     last_admission: float
 
 
+# workload -> contender -> (metric, statistic) -> one value a repetition, in the repetitions' order.
+Runs = dict[str, dict[str, dict[tuple[str, str], list[float]]]]
+Timelines = dict[str, dict[str, Timeline]]
+
+
 @dataclass(frozen=True)
 class Result:
     """The result of `course.serving.run`.
 
     source: "replay" or "gpu". gpu: where attention was timed. described: the same in sentences.
-    runs: workload -> contender -> (metric, statistic) -> one value a repetition, in the repetitions' order.
     """
 
     plan: Plan
     source: str
     gpu: str
     described: str
-    runs: dict[str, dict[str, dict[tuple[str, str], list[float]]]]
-    timelines: dict[str, dict[str, Timeline]]
+    runs: Runs
+    timelines: Timelines
 
     def figure(self, contender: str, workload: str | None = None) -> Estimate:
         """The hypothesis' metric and statistic, of a contender; by default at the hypothesis' workload."""

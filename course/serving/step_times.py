@@ -43,6 +43,7 @@ class Replay:
     source = "replay"
 
     def __init__(self) -> None:
+        self.asked: list[str] = []
         self.total_us = 0.0
         self.within_us = 0.0
 
@@ -51,7 +52,7 @@ class Replay:
         return str(kernel_times.committed()["gpu"])
 
     def describe(self) -> str:
-        lines = ["REPLAY: nothing was timed here.", kernel_times.describe()]
+        lines = ["REPLAY: nothing was timed here.", kernel_times.describe(self.asked)]
         if self.total_us:
             share = 100 * self.within_us / self.total_us
             lines.append(
@@ -62,6 +63,8 @@ class Replay:
 
     def attention_us(self, contender: str, seed: str) -> Callable[[Step], float]:
         costs = kernel_times.costs(contender)
+        if contender not in self.asked:
+            self.asked.append(contender)
         slower_decode, slower_prefill = costs.run_factors(random.Random(f"noise/{contender}/{seed}"))
 
         def us(step: Step) -> float:
