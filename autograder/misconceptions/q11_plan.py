@@ -22,7 +22,7 @@ PLAN: dict[str, Any] = {
             "prompt_tokens": {"distribution": "uniform", "low": 2048, "high": 4096},
             "output_tokens": {"distribution": "uniform", "low": 16, "high": 64},
             "shared_prefix_tokens": 0,
-            "num_requests": 150,
+            "num_requests": 100,
         }
     },
     "metrics": {"ttft_ms": ["p50", "p90"], "itl_ms": ["p50", "p99"], "goodput_per_s": ["rate"]},
@@ -106,7 +106,6 @@ MISCONCEPTIONS = (
         "too-little-load",
         "requests come one by one. A batch of one tells little about kernels that are made for batches, and nothing waits.",
         workloads__traffic__arrivals__rate=0.5,
-        workloads__traffic__num_requests=100,
         warm_up_s=10.0,
     ),
     _wrong(
@@ -244,7 +243,6 @@ RIGHT_VARIANTS = (
                 hypothesis__factor=1.5,
                 refuted_if={"ratio_below": 1.1},
                 contenders={"ours": {"seed": 0}, "vLLM Triton": {}, "FlashAttention-3": {}},
-                workloads__traffic__num_requests=100,
             )
         },
     ),
