@@ -81,6 +81,14 @@ def contenders() -> list[str]:
     return list(committed()["cases"][0]["us"])
 
 
+def measured_us(case: str, contender: str) -> float:
+    """Microseconds of one layer's attention in a measured case. Raises ValueError for a case that was not measured."""
+    for row in committed()["cases"]:
+        if row["name"] == case and contender in row["us"]:
+            return float(row["us"][contender]["us"])
+    raise ValueError(f"case: {case!r} was not measured for {contender!r}")
+
+
 @functools.cache
 def costs(contender: str) -> Costs:
     """What a contender's measurements come to. Raises ValueError for an unknown one."""

@@ -55,6 +55,10 @@ MAX_WORKLOADS = 3
 class PlanError(ValueError):
     """A plan that cannot be read or run. The text names the place in the plan and what was expected there."""
 
+    def _render_traceback_(self) -> list[str]:
+        """In a notebook the text alone: the mistake is in the plan, and no line of ours says where."""
+        return [f"PlanError: {self}"]
+
 
 @dataclass(frozen=True)
 class Hypothesis:
