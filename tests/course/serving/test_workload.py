@@ -1,5 +1,6 @@
 """Traffic: the same seed gives the same to everybody, at the rate, burstiness and lengths that were asked for."""
 
+import itertools
 import random
 import statistics
 
@@ -26,7 +27,7 @@ def test_prompts_share_their_prefix_and_nothing_else():
 @pytest.mark.parametrize("burstiness", [0.25, 1.0, 4.0])
 def test_gaps_have_the_rate_and_the_burstiness(burstiness):
     times = Arrivals("poisson", 20.0, burstiness).times(20_000, random.Random(1))
-    gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(times)]
     assert times[0] == 0.0
     assert statistics.fmean(gaps) == pytest.approx(1 / 20, rel=0.05)
     # Of a gamma distribution: the variation is 1 / sqrt(shape).
