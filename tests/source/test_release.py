@@ -49,6 +49,11 @@ GRADE_IDS = {
         "q10b-split",
         "q10b-race",
     },
+    "04_design": {
+        "q11-plan",
+        "q11-conclusion",
+        "q11-explain",
+    },
 }
 
 
