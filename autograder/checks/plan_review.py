@@ -215,7 +215,8 @@ def runs(plan: Any) -> Objection | None:
     claim, one = _claimed(plan)
     if claim.statistic in metrics.PERCENTILES:
         warm_up_s, span_s = plans.read_warm_up(plan), _span_s(plan, claim, one)
-        counted = one.num_requests * max(0.0, 1 - warm_up_s / span_s)
+        # A warm-up that leaves less than half is an objection of its own.
+        counted = one.num_requests * max(0.5, 1 - warm_up_s / span_s)
         if claim.metric == "itl_ms":
             counted *= one.output_tokens.typical
         beyond = counted * (1 - metrics.PERCENTILES[claim.statistic] / 100)

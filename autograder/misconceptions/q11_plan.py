@@ -68,6 +68,7 @@ MISCONCEPTIONS = (
         "the claim says only who is better and not by how much. With enough runs the smallest difference is one, and a claim "
         "that no measurement can miss helps nobody to decide.",
         hypothesis__factor=1.0,
+        refuted_if={"ratio_below": 1.0},
     ),
     _wrong(
         "no-refutation",
