@@ -123,6 +123,8 @@ _MODULES = {
     "paged_causal_attention_triton": "q10-triton",
     "paged_split_kv_attention": "q10b-split",
     "split_kv_race": "q10b-race",
+    "q11_plan": "q11-plan",
+    "q11_conclusion": "q11-conclusion",
     "latent_backend": "q12-backend",
     "q12_reuse": "q12-reuse",
     "is_faulty": "q13-detect",

@@ -125,8 +125,10 @@ class BlockPool:
         state.num_tokens += added
         if state.token_ids is not None and tokens is not None:
             state.token_ids += tokens
-            state.prefixes = self._extend_prefixes(state.prefixes, state.token_ids)
-        self._cache_full_blocks(state)
+            # A decoding request fills a block in one step of block_size: in the others there is nothing to name.
+            if state.num_tokens // self.block_size > len(state.prefixes):
+                state.prefixes = self._extend_prefixes(state.prefixes, state.token_ids)
+                self._cache_full_blocks(state)
         return copies
 
     def fork(self, parent: RequestId, child: RequestId) -> None:
@@ -175,6 +177,17 @@ class BlockPool:
     def num_cached_tokens(self, request: RequestId) -> int:
         """Tokens that were in the cache when the request came: by a shared prefix, or by a fork."""
         return self._find("request", request).num_cached_tokens
+
+    def count_cached(self, token_ids: Sequence[int]) -> int:
+        """How many of these tokens a request that came with them would find in the cache; the last is never taken."""
+        tokens = _token_ids(token_ids)
+        before, found = b"", 0
+        for start in range(0, len(tokens) - self.block_size, self.block_size):
+            before = self._prefix(before, tokens[start : start + self.block_size])
+            if before not in self._block_of_prefix:
+                break
+            found += self.block_size
+        return found
 
     def slot_mapping(self, request: RequestId, start: int = 0, stop: int | None = None) -> list[int]:
         """The slots block * block_size + offset of the tokens at positions start to stop, stop excluded."""
@@ -297,14 +310,17 @@ class BlockPool:
                 self._block_of_prefix[prefix] = block
                 self._prefix_of_block[block] = prefix
 
+    def _prefix(self, before: Prefix, block: list[int]) -> Prefix:
+        """The name of a full block: of its tokens, after the block of that name."""
+        return hashlib.sha256(before + repr(block).encode()).digest()
+
     def _extend_prefixes(self, known: list[Prefix], tokens: list[int]) -> list[Prefix]:
         """The names of all full blocks of a sequence of tokens, of which the first are known."""
         prefixes = list(known)
         size = self.block_size
         for start in range(len(known) * size, len(tokens) - size + 1, size):
             before = prefixes[-1] if prefixes else b""
-            own = ",".join(map(str, tokens[start : start + size])).encode()
-            prefixes.append(hashlib.sha256(before + own).digest())
+            prefixes.append(self._prefix(before, tokens[start : start + size]))
         return prefixes
 
 
@@ -328,6 +344,8 @@ def _token_ids(token_ids: Sequence[int]) -> list[int]:
     if not isinstance(token_ids, Sequence):
         raise ValueError(f"token_ids: expected a list of whole numbers, got {type(token_ids).__name__}")
     tokens = list(token_ids)
+    if set(map(type, tokens)) <= {int}:  # the usual case, at once
+        return tokens
     for index, token in enumerate(tokens):
         if not _is_int(token):
             raise ValueError(f"token_ids[{index}]: expected a whole number, got {token!r}")

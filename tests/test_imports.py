@@ -24,19 +24,20 @@ FORBIDDEN = {
 }
 # The one package that may know nbgrader.
 BRIDGE = "autograder/nbgrader_bridge"
-# Kernels are measured without the autograder; these measure the autograder itself.
+# Kernels are measured without the autograder and the course; these measure the autograder itself, or the course's harness.
 BENCHES_OF_GRADING = {
     "bench/grading.py",
     "bench/hostile.py",
     "bench/hostile_submissions.py",
     "bench/submissions.py",
     "bench/submissions_03_build.py",
+    "bench/serving_agreement.py",
 }
 # Of the learner's package, the autograder takes models and facts of vLLM, the course's folder, one step of our own layer
 # with what records it, and the recorder and the stop-watch of kernels; nothing that draws.
 FROM_COURSE = {"folder", "vllm_rules", "vllm_source", "backend_table", "deployments", "vllm_refs"}
 FROM_COURSE |= {"candidates", "one_step", "trace", "vllm_index", "vllm_symbols", "recording", "gpu_timing"}
-FROM_COURSE |= {"differential", "closed_backends", "reuse_parts"}
+FROM_COURSE |= {"differential", "closed_backends", "reuse_parts", "serving"}
 
 
 def files(package: str) -> list[Path]:

@@ -50,6 +50,9 @@ GRADE_IDS = {
         "q10b-race",
     },
     "04_design": {
+        "q11-plan",
+        "q11-conclusion",
+        "q11-explain",
         "q12-backend",
         "q12-reuse",
         "q12-explain",

@@ -23,7 +23,7 @@ BLOCK_SIZE = 4
 # What each is to show is asserted in the test.
 ROOMY = {"num_blocks": 40, "max_num_batched_tokens": 64}
 CHUNKED = {"num_blocks": 40, "max_num_batched_tokens": 6}
-TIGHT = {"num_blocks": 8, "max_num_batched_tokens": 10, "max_num_seqs": 4}
+TIGHT = {"num_blocks": 7, "max_num_batched_tokens": 10, "max_num_seqs": 4}
 
 ORDINARY, LATENT, WINDOW = TinyConfig(), TinyConfig(kv_lora_rank=32), TinyConfig(sliding_window=6)
 
