@@ -1075,7 +1075,7 @@ print("Test: test_every_request_gets_its_own_number_of_splits. Until it is fixed
 # | `layout` | an HND cache is read as NHD | [vLLM #49012](https://github.com/vllm-project/vllm/issues/49012): a cache write takes `block_size` from the wrong dimension; silent with 8 kv heads |
 # | `lse-base` | natural and base-2 logarithms are mixed up | [SGLang #35045](https://github.com/sgl-project/sglang/pull/35045): a base-2 lse goes into a merge by e; on its path for prefixes of 8192 tokens and more |
 # | `split-cap` | what lies past the last split is left out | [OpenVINO #38034](https://github.com/openvinotoolkit/openvino/pull/38034): one number of partitions for the batch; a shorter request loses its newest tokens |
-# | `stale-block-table` | a row is not renewed after a preemption | [LMCache #2069](https://github.com/LMCache/LMCache/pull/2069): block ids of a resumed request appended instead of replaced (the nearest that we found: a review, in a cache connector and not in a kernel) |
+# | `stale-block-table` | a row is not renewed after a preemption | [vLLM #46595](https://github.com/vllm-project/vllm/pull/46595): a KV connector kept a list of its own of who was preempted, and appended block ids where they should replace, or the other way round (the nearest that we found: beside the kernel and not in it) |
 # | `zero-length` | a request without tokens is forgotten | [aiter #1442](https://github.com/ROCm/aiter/pull/1442): output and lse NaN for a request without keys |
 # | `fp8-scale` | a scale of an fp8 cache is forgotten | [SGLang #20705](https://github.com/sgl-project/sglang/pull/20705): scales from a file silently taken for 1 on some backends |
 #
@@ -1338,8 +1338,9 @@ autograder.check("q13_diagnosis", q13_diagnosis, suite="hidden")
 # [vLLM #936](https://github.com/vllm-project/vllm/pull/936) (the same, in vLLM's first kernel),
 # [FlashInfer #4485](https://github.com/flashinfer-ai/flashinfer/issues/4485) (two kernels of one library, two bases of the lse),
 # [FlashInfer #4484](https://github.com/flashinfer-ai/flashinfer/issues/4484) (what an empty request should give),
-# [vLLM #50427](https://github.com/vllm-project/vllm/issues/50427) (the same overflow: a crash or silently wrong, by what is mapped there).
-# The tools of this part: `course/differential/`, about 500 lines.
+# [vLLM #50427](https://github.com/vllm-project/vllm/issues/50427) (the same overflow: a crash or silently wrong, by what is mapped there),
+# [vLLM #47248](https://github.com/vllm-project/vllm/pull/47248) (what groups of 7 query heads ask of a kernel with tiles of 8).
+# The tools of this part: `course/differential/`, about 700 lines with their comments.
 #
 # **Natural stop.**
 

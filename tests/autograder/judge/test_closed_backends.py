@@ -80,6 +80,16 @@ def test_calls_are_limited_and_loops_end(session: Make, monkeypatch: pytest.Monk
     assert made.get("case") is not None  # a new worker goes on
 
 
+def test_who_asks_unasked_ends_the_worker(session: Make) -> None:
+    made = session(
+        "from autograder.judge import observe\ndef asks():\n    return observe.ask({'steps': []})\ndef fine():\n    return 1\n"
+    )
+    with pytest.raises(Fault, match="no answer to the judge") as caught:
+        made.get("asks")()
+    assert caught.value.kind == CRASHED
+    assert made.get("fine")() == 1
+
+
 def test_what_is_asked_counts_as_the_askers_time(session: Make) -> None:
     made = session(
         f"{SETUP}\ncase = differential.Case.of([1])\ndef asks(backend):\n    return [backend(case) for _ in range(9)]\n",
