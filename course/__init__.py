@@ -16,7 +16,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from course import plots, recording, roofline, serving, trace, vllm_index, vllm_rules, vllm_show, vllm_source
+    from course import (
+        plots,
+        recording,
+        roofline,
+        serving,
+        trace,
+        vllm_index,
+        vllm_rules,
+        vllm_show,
+        vllm_source,
+    )
     from course.online_softmax import softmax_steps
     from course.recording import record
 
