@@ -65,7 +65,7 @@ from course.serving import kernel_times, metrics, step_times, workload
 from course.serving.simulate import Server, Step, simulate
 
 serving = course.serving
-print("contenders:", ", ".join(kernel_times.contenders()))
+print("contenders:", "; ".join(kernel_times.contenders()))
 print(kernel_times.describe(kernel_times.contenders()))
 print(step_times.describe_rest())
 

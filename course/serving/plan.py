@@ -93,21 +93,12 @@ class Plan:
 
 def read_plan(plan: Any) -> Plan:
     """The plan as the harness reads it. Raises PlanError for the first thing that is missing or cannot be."""
-    overrides = read_contenders(plan)
-    hypothesis = read_hypothesis(plan)
-    held_fixed = read_held_fixed(plan)
-    workloads = read_workloads(plan)
-    stated, target = read_metrics(plan)
+    hypothesis, ratio_below = read_hypothesis(plan), read_refutation(plan)
+    workloads, (stated, target) = read_workloads(plan), read_metrics(plan)
+    warm_up_s, repetitions = read_warm_up(plan), read_repetitions(plan)
+    held_fixed, overrides = read_held_fixed(plan), read_contenders(plan)
     read = Plan(
-        hypothesis,
-        read_refutation(plan),
-        workloads,
-        stated,
-        target,
-        read_warm_up(plan),
-        read_repetitions(plan),
-        held_fixed,
-        overrides,
+        hypothesis, ratio_below, workloads, stated, target, warm_up_s, repetitions, held_fixed, overrides
     )
     for name in (hypothesis.faster, hypothesis.than):
         _choice("hypothesis", name, overrides)
