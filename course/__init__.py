@@ -16,17 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from course import (
-        plots,
-        recording,
-        roofline,
-        serving,
-        trace,
-        vllm_index,
-        vllm_rules,
-        vllm_show,
-        vllm_source,
-    )
+    from course import plots, recording, roofline, trace, vllm_index, vllm_rules, vllm_show, vllm_source
     from course.online_softmax import softmax_steps
     from course.recording import record
 
@@ -35,7 +25,6 @@ __all__ = [
     "record",
     "recording",
     "roofline",
-    "serving",
     "softmax_steps",
     "trace",
     "vllm_index",

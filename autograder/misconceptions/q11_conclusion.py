@@ -97,7 +97,7 @@ MISCONCEPTIONS = (
         _said(effect=0.6345, interval=(0.621, 0.651)),
     ),
     Misconception(
-        "the-kernel's-ratio",
+        "the-kernels-ratio",
         "the effect is another number than the run's: the ratio of the kernels alone, for instance, which a request meets in a "
         "part of its time only.",
         _said(effect=7.02),

@@ -26,11 +26,13 @@ of `faster` over that of `than`. A contender's dict overrides what is held fixed
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from course.serving import kernel_times, metrics, workload
+from course.serving import plan_values as values
+from course.serving.plan_values import PlanError
 from course.serving.workload import Arrivals, Lengths, Workload
 
 COLD, WARM = CACHE_STATES = ("cold", "warm")
@@ -50,14 +52,6 @@ MEASURED = {"dtype": kernel_times.DTYPE, "block_size": kernel_times.BLOCK_SIZE}
 MAX_OUTPUT_TOKENS = 400_000
 MAX_PROMPT_TOKENS = 12_000_000
 MAX_WORKLOADS = 3
-
-
-class PlanError(ValueError):
-    """A plan that cannot be read or run. The text names the place in the plan and what was expected there."""
-
-    def _render_traceback_(self) -> list[str]:
-        """In a notebook the text alone: the mistake is in the plan, and no line of ours says where."""
-        return [f"PlanError: {self}"]
 
 
 @dataclass(frozen=True)
@@ -93,25 +87,16 @@ class Plan:
 
 def read_plan(plan: Any) -> Plan:
     """The plan as the harness reads it. Raises PlanError for the first thing that is missing or cannot be."""
-    overrides = read_contenders(plan)
-    hypothesis = read_hypothesis(plan)
-    held_fixed = read_held_fixed(plan)
-    workloads = read_workloads(plan)
-    stated, target = read_metrics(plan)
+    hypothesis, ratio_below = read_hypothesis(plan), read_refutation(plan)
+    workloads, (stated, target) = read_workloads(plan), read_metrics(plan)
+    warm_up_s, repetitions = read_warm_up(plan), read_repetitions(plan)
+    held_fixed, overrides = read_held_fixed(plan), read_contenders(plan)
     read = Plan(
-        hypothesis,
-        read_refutation(plan),
-        workloads,
-        stated,
-        target,
-        read_warm_up(plan),
-        read_repetitions(plan),
-        held_fixed,
-        overrides,
+        hypothesis, ratio_below, workloads, stated, target, warm_up_s, repetitions, held_fixed, overrides
     )
     for name in (hypothesis.faster, hypothesis.than):
-        _choice("hypothesis", name, overrides)
-    _choice('hypothesis["workload"]', hypothesis.workload, workloads)
+        values.choice("hypothesis", name, overrides)
+    values.choice('hypothesis["workload"]', hypothesis.workload, workloads)
     _refuse_what_cannot_run(read)
     return read
 
@@ -164,97 +149,98 @@ def refuse_what_has_no_room(one: Workload, settings: dict[str, Any]) -> None:
 
 def read_hypothesis(plan: Any) -> Hypothesis:
     place = "hypothesis"
-    given = _dict(
+    given = values.mapping(
         place,
-        _part(plan, place),
+        values.part(plan, place),
         ("faster", "than", "workload", "metric", "statistic", "factor"),
         closed=True,
     )
     faster, than = (
-        _choice(f'{place}["{key}"]', given[key], kernel_times.contenders()) for key in ("faster", "than")
+        values.choice(f'{place}["{key}"]', given[key], kernel_times.contenders())
+        for key in ("faster", "than")
     )
     if faster == than:
         raise PlanError(f'{place}: expected two contenders, got {faster!r} for "faster" and "than"')
-    metric = _choice(f'{place}["metric"]', given["metric"], metrics.METRICS)
+    metric = values.choice(f'{place}["metric"]', given["metric"], metrics.METRICS)
     known = metrics.STATISTICS if metric in metrics.LATENCIES else (metrics.RATE,)
-    statistic = _choice(f'{place}["statistic"]', given["statistic"], known)
-    factor = _number(f'{place}["factor"]', given["factor"], 1.0, 100.0)
+    statistic = values.choice(f'{place}["statistic"]', given["statistic"], known)
+    factor = values.number(f'{place}["factor"]', given["factor"], 1.0, 100.0)
     return Hypothesis(
-        faster, than, _text(f'{place}["workload"]', given["workload"]), metric, statistic, factor
+        faster, than, values.text(f'{place}["workload"]', given["workload"]), metric, statistic, factor
     )
 
 
 def read_refutation(plan: Any) -> float:
-    given = _dict("refuted_if", _part(plan, "refuted_if"), ("ratio_below",), closed=True)
-    return _number('refuted_if["ratio_below"]', given["ratio_below"], -math.inf, math.inf)
+    given = values.mapping("refuted_if", values.part(plan, "refuted_if"), ("ratio_below",), closed=True)
+    return values.number('refuted_if["ratio_below"]', given["ratio_below"], -math.inf, math.inf)
 
 
 def read_workloads(plan: Any) -> dict[str, Workload]:
-    given = _dict("workloads", _part(plan, "workloads"))
+    given = values.mapping("workloads", values.part(plan, "workloads"))
     if not 1 <= len(given) <= MAX_WORKLOADS:
         raise PlanError(f"workloads: expected 1 to {MAX_WORKLOADS} by name, got {len(given)}")
     return {name: _workload(f"workloads[{name!r}]", one) for name, one in given.items()}
 
 
 def _workload(place: str, value: Any) -> Workload:
-    given = _dict(place, value, ("arrivals", "prompt_tokens", "output_tokens", "num_requests"))
-    _known(
+    given = values.mapping(place, value, ("arrivals", "prompt_tokens", "output_tokens", "num_requests"))
+    values.only(
         place, given, ("arrivals", "prompt_tokens", "output_tokens", "num_requests", "shared_prefix_tokens")
     )
     return Workload(
         _arrivals(f'{place}["arrivals"]', given["arrivals"]),
         _lengths(f'{place}["prompt_tokens"]', given["prompt_tokens"], 4096),
         _lengths(f'{place}["output_tokens"]', given["output_tokens"], 512),
-        _whole(f'{place}["num_requests"]', given["num_requests"], 20, 1000),
-        _whole(f'{place}["shared_prefix_tokens"]', given.get("shared_prefix_tokens", 0), 0, 4096),
+        values.whole(f'{place}["num_requests"]', given["num_requests"], 20, 1000),
+        values.whole(f'{place}["shared_prefix_tokens"]', given.get("shared_prefix_tokens", 0), 0, 4096),
     )
 
 
 def _arrivals(place: str, value: Any) -> Arrivals:
-    given = _dict(place, value, ("process",))
-    process = _choice(f'{place}["process"]', given["process"], workload.PROCESSES)
+    given = values.mapping(place, value, ("process",))
+    process = values.choice(f'{place}["process"]', given["process"], workload.PROCESSES)
     if process != workload.POISSON:
         return Arrivals(process)
-    _known(place, given, ("process", "rate", "burstiness"))
+    values.only(place, given, ("process", "rate", "burstiness"))
     if "rate" not in given:
         raise PlanError(f'{place}["rate"] is missing: how many requests come in a second')
     return Arrivals(
         process,
-        _number(f'{place}["rate"]', given["rate"], 0.1, 10_000),
-        _number(f'{place}["burstiness"]', given.get("burstiness", 1.0), 0.05, 100),
+        values.number(f'{place}["rate"]', given["rate"], 0.1, 10_000),
+        values.number(f'{place}["burstiness"]', given.get("burstiness", 1.0), 0.05, 100),
     )
 
 
 def _lengths(place: str, value: Any, most: int) -> Lengths:
-    given = _dict(place, value, ("distribution",))
-    distribution = _choice(f'{place}["distribution"]', given["distribution"], workload.DISTRIBUTIONS)
+    given = values.mapping(place, value, ("distribution",))
+    distribution = values.choice(f'{place}["distribution"]', given["distribution"], workload.DISTRIBUTIONS)
     needed = {
         workload.FIXED: ("tokens",),
         workload.UNIFORM: ("low", "high"),
         workload.LOGNORMAL: ("median", "low", "high"),
     }[distribution]
-    _dict(place, value, ("distribution", *needed))
-    _known(place, given, ("distribution", *needed, *(("sigma",) if "median" in needed else ())))
+    values.mapping(place, value, ("distribution", *needed))
+    values.only(place, given, ("distribution", *needed, *(("sigma",) if "median" in needed else ())))
     if distribution == workload.FIXED:
-        tokens = _whole(f'{place}["tokens"]', given["tokens"], 1, most)
+        tokens = values.whole(f'{place}["tokens"]', given["tokens"], 1, most)
         return Lengths(distribution, tokens, tokens)
-    low = _whole(f'{place}["low"]', given["low"], 1, most)
-    high = _whole(f'{place}["high"]', given["high"], low, most)
+    low = values.whole(f'{place}["low"]', given["low"], 1, most)
+    high = values.whole(f'{place}["high"]', given["high"], low, most)
     if distribution == workload.UNIFORM:
         return Lengths(distribution, low, high)
     return Lengths(
         distribution,
         low,
         high,
-        _number(f'{place}["median"]', given["median"], low, high),
-        _number(f'{place}["sigma"]', given.get("sigma", 0.7), 0.01, 3.0),
+        values.number(f'{place}["median"]', given["median"], low, high),
+        values.number(f'{place}["sigma"]', given.get("sigma", 0.7), 0.01, 3.0),
     )
 
 
 def read_metrics(plan: Any) -> tuple[dict[str, tuple[str, ...]], dict[str, float]]:
     """(metric -> its statistics, target of goodput)."""
-    given = _dict("metrics", _part(plan, "metrics"))
-    _known("metrics", given, metrics.METRICS)
+    given = values.mapping("metrics", values.part(plan, "metrics"))
+    values.only("metrics", given, metrics.METRICS)
     if not given:
         raise PlanError("metrics: expected at least one")
     stated = {}
@@ -262,9 +248,9 @@ def read_metrics(plan: Any) -> tuple[dict[str, tuple[str, ...]], dict[str, float
         place = f'metrics["{name}"]'
         listed = [value] if type(value) is str else value
         if type(listed) not in (list, tuple, set, frozenset) or not listed:
-            raise PlanError(f"{place}: expected a list of statistics, got {_kind(value)}")
+            raise PlanError(f"{place}: expected a list of statistics, got {values.kind(value)}")
         known = metrics.STATISTICS if name in metrics.LATENCIES else (metrics.RATE,)
-        chosen = {_choice(place, one, known) for one in listed}
+        chosen = {values.choice(place, one, known) for one in listed}
         stated[name] = tuple(one for one in known if one in chosen)
     return stated, _target(plan, needed="goodput_per_s" in stated)
 
@@ -278,21 +264,21 @@ def _target(plan: dict[str, Any], *, needed: bool) -> dict[str, float]:
                 '{"ttft_ms": 100, "tpot_ms": 15}'
             )
         return {}
-    given = _dict("target", value)
-    _known("target", given, ("ttft_ms", "tpot_ms", "e2el_ms"))
-    return {name: _number(f'target["{name}"]', most, 0.001, 1e7) for name, most in given.items()}
+    given = values.mapping("target", value)
+    values.only("target", given, ("ttft_ms", "tpot_ms", "e2el_ms"))
+    return {name: values.number(f'target["{name}"]', most, 0.001, 1e7) for name, most in given.items()}
 
 
 def read_warm_up(plan: Any) -> float:
-    return _number("warm_up_s", _part(plan, "warm_up_s"), 0.0, 3600.0)
+    return values.number("warm_up_s", values.part(plan, "warm_up_s"), 0.0, 3600.0)
 
 
 def read_repetitions(plan: Any) -> int:
-    return _whole("repetitions", _part(plan, "repetitions"), 1, 50)
+    return values.whole("repetitions", values.part(plan, "repetitions"), 1, 50)
 
 
 def read_held_fixed(plan: Any) -> dict[str, Any]:
-    given = _dict("held_fixed", _part(plan, "held_fixed"), HELD_FIXED, closed=True)
+    given = values.mapping("held_fixed", values.part(plan, "held_fixed"), HELD_FIXED, closed=True)
     read = {name: _setting(f'held_fixed["{name}"]', name, given[name]) for name in HELD_FIXED}
     for name, value in MEASURED.items():
         if read[name] != value:
@@ -304,84 +290,24 @@ def read_held_fixed(plan: Any) -> dict[str, Any]:
 
 def read_contenders(plan: Any) -> dict[str, dict[str, Any]]:
     """Contender -> its overrides."""
-    given = _dict("contenders", _part(plan, "contenders"))
-    _known("contenders", given, kernel_times.contenders())
+    given = values.mapping("contenders", values.part(plan, "contenders"))
+    values.only("contenders", given, kernel_times.contenders())
     if len(given) < 2:
         raise PlanError(f"contenders: expected two or more by name, got {len(given)}")
     read = {}
     for name, value in given.items():
         place = f"contenders[{name!r}]"
-        overrides = _dict(place, value)
-        _known(place, overrides, HELD_FIXED)
+        overrides = values.mapping(place, value)
+        values.only(place, overrides, HELD_FIXED)
         read[name] = {key: _setting(f'{place}["{key}"]', key, one) for key, one in overrides.items()}
     return read
 
 
 def _setting(place: str, name: str, value: Any) -> Any:
     if name == "seed":
-        return _whole(place, value, 0, 2**31)
+        return values.whole(place, value, 0, 2**31)
     if name == "cache":
-        return _choice(place, value, CACHE_STATES)
+        return values.choice(place, value, CACHE_STATES)
     if name == "dtype":
-        return _text(place, value)
-    return _whole(place, value, 1, 100_000)
-
-
-# Reading values. What is no plain number, text or dict is told what was expected.
-
-
-def _part(plan: Any, name: str) -> Any:
-    if type(plan) is not dict:
-        raise PlanError(f"the plan: expected a dict, got {_kind(plan)}")
-    if plan.get(name) is None:
-        raise PlanError(f"{name} is missing from the plan")
-    return plan[name]
-
-
-def _dict(place: str, value: Any, needed: Collection[str] = (), *, closed: bool = False) -> dict[str, Any]:
-    if type(value) is not dict or any(type(key) is not str for key in value):
-        raise PlanError(f"{place}: expected a dict with names for keys, got {_kind(value)}")
-    for key in needed:
-        if value.get(key) is None:
-            raise PlanError(f'{place}["{key}"] is missing')
-    if closed:
-        _known(place, value, needed)
-    return value
-
-
-def _known(place: str, given: dict[str, Any], known: Collection[str]) -> None:
-    for key in given:
-        if key not in known:
-            raise PlanError(f"{place}: nothing here is called {key[:40]!r}; expected {', '.join(known)}")
-
-
-def _text(place: str, value: Any) -> str:
-    if type(value) is not str or not value.strip():
-        raise PlanError(f"{place}: expected a name, got {_kind(value)}")
-    return value
-
-
-def _choice(place: str, value: Any, known: Collection[str]) -> str:
-    if type(value) is not str or value not in known:
-        shown = repr(value[:40]) if type(value) is str else _kind(value)
-        raise PlanError(f"{place}: expected one of {', '.join(known)}, got {shown}")
-    return value
-
-
-def _number(place: str, value: Any, low: float, high: float) -> float:
-    if type(value) not in (int, float) or not low <= value <= high:
-        shown = f"{value!r:.40}" if type(value) in (int, float) else _kind(value)
-        raise PlanError(f"{place}: expected a number from {low:g} to {high:g}, got {shown}")
-    return float(value)
-
-
-def _whole(place: str, value: Any, low: int, high: int) -> int:
-    if type(value) is not int or not low <= value <= high:
-        shown = f"{value!r:.40}" if type(value) in (int, float) else _kind(value)
-        raise PlanError(f"{place}: expected a whole number from {low} to {high}, got {shown}")
-    return value
-
-
-def _kind(value: Any) -> str:
-    name = type(value).__name__
-    return ("an " if name[:1].lower() in "aeiou" else "a ") + name
+        return values.text(place, value)
+    return values.whole(place, value, 1, 100_000)

@@ -106,5 +106,5 @@ def test_what_cannot_be_is_named(path, value, message, changed):
 
 @pytest.mark.parametrize("plan", [None, [], "plan", {}, {1: 2}])
 def test_what_is_no_plan_is_told_so(plan):
-    with pytest.raises(PlanError, match=r"the plan: expected a dict|contenders is missing"):
+    with pytest.raises(PlanError, match=r"the plan: expected a dict|hypothesis is missing"):
         read_plan(plan)

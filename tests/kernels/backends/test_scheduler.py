@@ -90,7 +90,11 @@ def test_any_traffic_is_served_whole(traffic):
         while coming and coming[0][2] <= step:
             prompt, new, _ = coming.pop(0)
             asked.append((scheduler.add(prompt, new), prompt, new))
+        ran, preempted = set(scheduler.running), scheduler.num_preemptions
         scheduled = scheduler.schedule()
+        if scheduler.num_preemptions > preempted:
+            # Whom one makes room for is not somebody new: blocks would go back and forth.
+            assert set(scheduler.running) < ran
         if scheduler.waiting or scheduler.running:
             check_step(scheduler, scheduled, traffic)
         computed += sum(count for _, count in scheduled)
