@@ -1,4 +1,9 @@
-"""Question 12: a backend for latents, through the conformance suite and under a tiny model."""
+"""Question 12: a backend for latents, through the conformance suite and under a tiny model.
+
+`LatentImpl.forward_mqa` has to be the answer's own: one that is inherited from TritonMLAImpl, or hands its work to it, does not
+count. The kernels and the references in `kernels` may be called, and builder, write and description may be inherited: that is
+reuse, which question 12 asks about.
+"""
 
 from __future__ import annotations
 

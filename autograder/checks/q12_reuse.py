@@ -92,14 +92,13 @@ def _seen(backend: type[Driven]) -> dict[str, tuple[set[str], str]]:
 
     def method(name: str, *does: str) -> tuple[set[str], str]:
         """Of a method that every backend has: yours, ours, or yours on top of ours."""
+        short = name.partition(".")[2]
         called = [one for one in reached if one.rpartition(":")[2].rpartition(".")[2] in does]
         if not own(name):
-            return {REUSE}, f"your class inherits {name.partition('.')[2]} from {places.get(name)}"
+            return {REUSE}, f"your class inherits {short} from {places.get(name)}"
         if called:
-            return {IMPLEMENT, REUSE}, f"your {name} calls {called[0]}"
-        return {
-            IMPLEMENT
-        }, f"your class defines {name.partition('.')[2]}, and it calls nothing of kernels that does this work"
+            return {IMPLEMENT, REUSE}, f"your {short} calls {called[0]}"
+        return {IMPLEMENT}, f"your class defines {short}, which calls nothing of kernels that does this work"
 
     merges = any(one.startswith("kernels.") and "latent_decode" in one for one in reached)
     graphs = backend.get_builder_cls().get_cudagraph_support()

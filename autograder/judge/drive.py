@@ -120,6 +120,9 @@ class Driver:
     ) -> Any:
         """What forward_mqa returns. The batch's tensors come along: they are the engine's, and may have changed since."""
         kept = self._memory.hold(f"cache {number}", cache)
+        if q.device.type == "cuda":
+            # Freed at once, it is most likely what torch gives out next: an output that nobody fills shows.
+            q.new_full((*q.shape[:2], layer["kv_lora_rank"]), float("nan"))
         with self._batch(common), self._watched(), _new_memory_is_nan(q.device):
             found = self._impls[number].forward_mqa(
                 q, kept, self._metadata[metadata], SimpleNamespace(**layer)
