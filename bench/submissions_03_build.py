@@ -1,4 +1,4 @@
-"""Submissions of lesson 3, wrong and right, each a learner's notebook: shared by the tests and `bench.submissions`.
+"""Submissions of lesson 3, wrong and right, each a learner's notebook.
 
 A submission is the instructor's notebook with one solution cell rewritten. In torch the text comes from the checks' own
 mistakes and right variants; a Triton kernel is the lesson's own with something written wrong (or another way) in it.
@@ -7,47 +7,17 @@ mistakes and right variants; a Triton kernel is the lesson's own with something 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
-import nbformat
 from nbformat import NotebookNode
 
 from autograder import registry
-from autograder.grading.sample_answers import text_of
-from autograder.lesson import read_lesson
+from bench.submission import Submission, copy_of, from_check, lesson
 
-ROOT = Path(__file__).resolve().parents[1]
 LESSON = "03_build"
 _MARKS = re.compile(r"^\s*### (BEGIN|END) SOLUTION\n", re.M)
 
 
-@dataclass(frozen=True)
-class Submission:
-    """test: the grade id that is judged. cell, text: what was written where. misconception: what the learner is to be told,
-    or "" where no name fits; None for a right one."""
-
-    name: str
-    test: str
-    cell: str
-    text: str
-    misconception: str | None
-
-    def notebook(self) -> NotebookNode:
-        notebook = nbformat.from_dict(lesson())
-        for cell in notebook.cells:
-            if cell.id == self.cell:
-                cell.source = self.text
-        return notebook
-
-
-@cache
-def lesson() -> NotebookNode:
-    return read_lesson(ROOT / "source" / f"{LESSON}.py")
-
-
-# In torch: the checks' mistakes that are taken, and the cell that they are written into.
+# In torch: the checks' mistakes that are taken.
 _TORCH = {
     "relocate_blocks": (
         "blocks-moved-backwards",
@@ -151,29 +121,22 @@ def submissions() -> list[Submission]:
     """All of them, wrong ones first."""
     wrong, right = [], []
     for name, mistakes in _TORCH.items():
-        check = registry.get(name)
-        cell = f"{check.grade_id}-code"
-        for mistake in check.misconceptions:
-            if mistake.name in mistakes:
-                text = text_of(name, mistake.parts[name])
-                wrong.append(Submission(mistake.name, check.grade_id, cell, text, mistake.name))
-        for variant in check.right_variants:
-            right.append(
-                Submission(variant.name, check.grade_id, cell, text_of(name, variant.parts[name]), None)
-            )
+        mistaken, others = from_check(LESSON, registry.get(name), mistakes)
+        wrong += mistaken
+        right += others
     for test, cell, list_of in (
         ("q9-triton", "q9-triton-code", _DECODE),
         ("q9-bytes", "q9-triton-code", _BYTES),
         ("q10-triton", "q10-triton-code", _CAUSAL),
         ("q10b-split", "q10b-split-code", _SPLIT),
     ):
-        wrong += [Submission(n, test, cell, _text(cell, n, edits), m) for n, m, edits in list_of]
+        wrong += [Submission(n, test, _notebook(cell, _text(cell, n, edits)), m) for n, m, edits in list_of]
     for test, cell, rights in (
         ("q9-triton", "q9-triton-code", _RIGHT_DECODE),
         ("q10-triton", "q10-triton-code", _RIGHT_CAUSAL),
         ("q10b-split", "q10b-split-code", _RIGHT_SPLIT),
     ):
-        right += [Submission(n, test, cell, _text(cell, n, edits), None) for n, edits in rights]
+        right += [Submission(n, test, _notebook(cell, _text(cell, n, edits)), None) for n, edits in rights]
     return wrong + right
 
 
@@ -195,11 +158,20 @@ _ONE_HEAD: _Edits = (
 )
 
 
+def _notebook(cell: str, text: str) -> NotebookNode:
+    """The instructor's notebook with another text in one cell."""
+    notebook = copy_of(LESSON)
+    for each in notebook.cells:
+        if each.id == cell:
+            each.source = text
+    return notebook
+
+
 def _text(cell: str, name: str, edits: _Edits) -> str:
     """The solution's text with the edits. Raises ValueError when one does not fit exactly once."""
     if (cell, name) in _WITHOUT_EDITS:
         return _WITHOUT_EDITS[cell, name]
-    text = next(_MARKS.sub("", each.source) for each in lesson().cells if each.id == cell)
+    text = next(_MARKS.sub("", each.source) for each in lesson(LESSON).cells if each.id == cell)
     for right, wrong in edits or _ONE_HEAD:
         if text.count(right) != 1:
             raise ValueError(f"{cell}, {name}: expected exactly once, got {text.count(right)}: {right!r}")

@@ -30,7 +30,9 @@ BENCHES_OF_GRADING = {
     "bench/hostile.py",
     "bench/hostile_submissions.py",
     "bench/submissions.py",
+    "bench/submission.py",
     "bench/submissions_03_build.py",
+    "bench/submissions_04_design.py",
     "bench/serving_agreement.py",
 }
 # Of the learner's package, the autograder takes models and facts of vLLM, the course's folder, one step of our own layer
