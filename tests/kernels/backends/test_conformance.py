@@ -1,5 +1,7 @@
 """The suite passes what is right, and says of each seeded fault what is wrong with it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -125,6 +127,17 @@ def test_the_table_is_for_a_person(device):
     assert lines[3].startswith("    found: with a window of 1: request 0")
     assert lines[4] == "fp8_cache       left out: kv_cache_dtype not supported"
     assert lines[5] == "1 passed, 1 failed, 1 left out"
+
+
+def test_another_seed_draws_other_numbers_and_other_blocks():
+    drawn = []
+    for seed in (0, 0, 1):
+        setup = replace(conformance.choose_setup(DenseTorchBackend, "cpu"), seed=seed)
+        request = conformance.Trial(setup).request(9)
+        drawn.append((request.blocks, request.query.tolist()))
+    assert drawn[0] == drawn[1]
+    assert drawn[0][0] != drawn[2][0]
+    assert drawn[0][1] != drawn[2][1]
 
 
 def test_every_check_says_what_it_holds():
