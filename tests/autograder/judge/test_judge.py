@@ -8,6 +8,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from nbformat import NotebookNode
 
 import kernels
 from autograder import registry
@@ -92,11 +93,11 @@ def test_a_verdict_says_where_the_kernels_ran(learners: Any) -> None:
     assert result.message.endswith(f"pass on {kernels.describe()}.")
 
 
-def test_trusted_names_are_the_instructors(learners: Any) -> None:
-    imports = trusted_imports(learners.lesson)
+def test_trusted_names_are_the_instructors(whole_lesson: NotebookNode) -> None:
+    imports = trusted_imports(whole_lesson)
     assert imports["torch"] == "import torch"
     assert imports["reference"] == "from kernels import reference"
-    cells = {cell.id: cell for cell in learners.lesson.cells}
+    cells = {cell.id: cell for cell in whole_lesson.cells}
     assert [is_locked(cells[name]) for name in ("setup", "q3-merge", "q3-merge-code", "waste")] == [
         True,
         True,
