@@ -60,8 +60,8 @@ def write_instructor_notebook(root: Path, name: str) -> Path:
 def generate_release(root: Path, name: str, destination: Path) -> Path:
     """Runs ``nbgrader generate_assignment`` on the instructor's notebook, into ``destination/NN_name``.
 
-    It runs in a folder of its own with a gradebook that is thrown away: neither the instructor's grades
-    nor the configuration of the person who runs it have a say.
+    It runs in a folder of its own and without a gradebook: neither the instructor's grades nor the configuration of the
+    person who runs it have a say.
 
     Raises:
         BuildError: nbgrader failed.
@@ -70,20 +70,9 @@ def generate_release(root: Path, name: str, destination: Path) -> Path:
         folder = Path(scratch)
         shutil.copy(root / "nbgrader_config.py", folder)
         shutil.copytree(root / "source" / name, folder / "source" / name, ignore=shutil.ignore_patterns(".*"))
-        command = [
-            sys.executable,
-            "-m",
-            "nbgrader",
-            "generate_assignment",
-            name,
-            f"--db=sqlite:///{folder}/gradebook.db",
-        ]
+        command = [sys.executable, "-m", "nbgrader", "generate_assignment", name, "--no-db"]
         environment = dict(os.environ)
         environment["JUPYTER_CONFIG_DIR"] = str(folder / "nobody")
-        # nbgrader starts its database tool by name.
-        environment["PATH"] = os.pathsep.join(
-            [str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]
-        )
         ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
         made = folder / "release" / name
         if ran.returncode != 0 or not (made / f"{name}.ipynb").is_file():

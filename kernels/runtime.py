@@ -10,6 +10,8 @@ import os
 
 import torch
 
+from kernels import interpreter
+
 __all__ = [
     "INTERPRET",
     "check_launch",
@@ -118,24 +120,4 @@ def _check_triton() -> None:
             "it; restart Python (in a notebook: restart the kernel) and import kernels before triton, or set "
             "TRITON_INTERPRET=1"
         )
-    _repair_interpreter()
-
-
-def _repair_interpreter() -> None:
-    """Let `range(tl.cdiv(n, TILE_SIZE))` work in Triton 3.6's interpreter with NumPy 2.5.
-
-    The interpreter holds every scalar in an array of one element. Triton 3.6 calls int() on it, which NumPy
-    2.5 refuses; Triton 3.7 squeezes the array first, and so do we.
-    """
-    import triton
-    from triton.runtime import interpreter
-
-    if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 7):
-        return
-    patch_tensor = interpreter._patch_lang_tensor
-
-    def patch_tensor_and_index(tensor, scope):  # type: ignore[no-untyped-def]
-        patch_tensor(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
-
-    interpreter._patch_lang_tensor = patch_tensor_and_index
+    interpreter.prepare()

@@ -2,12 +2,10 @@
 
 # ruff: noqa: E402  the environment is set before anything reads it
 
-import inspect
 import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 # Before NumPy is loaded: tests run side by side, and threads that wait for each other are slow.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -26,35 +24,6 @@ import pytest
 import torch
 
 import kernels
-
-
-def _find_builtins_once() -> None:
-    """At every call of a device function Triton's interpreter looks through all that triton.language has for what it has
-    to replace, and finds it replaced: a third of a small kernel's time. Here what there is is looked up once."""
-    import triton.language as tl
-    from triton.runtime import interpreter
-
-    looks_for = interpreter._patch_builtin
-    found = {
-        package: [
-            (name, member) for name, member in inspect.getmembers(package) if tl.core.is_builtin(member)
-        ]
-        for package in (tl, tl.core, tl.tensor, tl.math, tl.core.tensor_descriptor_base)
-    }
-
-    def replace_those_found(package: Any, builder: Any, scope: Any) -> None:
-        if package not in found:
-            looks_for(package, builder, scope)
-            return
-        for name, member in found[package]:
-            if getattr(package, name) is member:
-                interpreter._patch_attr(package, name, member, builder, scope)
-
-    interpreter._patch_builtin = replace_those_found
-
-
-if kernels.INTERPRET:
-    _find_builtins_once()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -264,7 +264,6 @@ class AttentionMetadataBuilder(ABC):
 class AttentionImpl(ABC):
     """One layer's attention: it knows the kernels, and nothing of models."""
 
-    @abstractmethod
     def __init__(
         self,
         num_heads: int,
@@ -277,12 +276,20 @@ class AttentionImpl(ABC):
         logits_soft_cap: float | None = None,
         sinks: torch.Tensor | None = None,
     ) -> None:
-        """The arguments are the layer's. What the kernel cannot do raises NotImplementedError here, as in vLLM.
+        """Keeps the layer's arguments. What the kernel cannot do raises NotImplementedError here, as in vLLM.
 
-        vLLM also passes the kind of attention and a layer to share the cache with,
+        vLLM also passes the kind of attention and a layer to share the cache with, and each class there keeps them itself,
         `vllm/v1/attention/backend.py:774` (`AttentionImpl.__init__`).
         """
-        raise NotImplementedError
+        self.num_heads = num_heads
+        self.head_size = head_size
+        self.scale = float(scale)
+        self.num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        self.alibi_slopes = None if alibi_slopes is None else torch.tensor(alibi_slopes, dtype=torch.float32)
+        self.sliding_window = sliding_window
+        self.kv_cache_dtype = kv_cache_dtype
+        self.logits_soft_cap = logits_soft_cap
+        self.sinks = sinks
 
     @abstractmethod
     def forward(

@@ -90,25 +90,19 @@ def test_locked_cells_cannot_be_edited_and_answers_cannot_be_deleted(course: Pat
     assert cells["q1-code"].metadata.get("editable", True) is True
 
 
-def test_a_rebuild_has_the_same_bytes(course: Path, copy: Path) -> None:
-    # Another folder, a stray gradebook and a configuration of the user's own change nothing.
-    (copy / "gradebook.db").write_text("not a database")
-    before = released(course)
-    builder.build(copy, ["01_sample"])
-    assert released(copy) == before
-    assert (copy / "gradebook.db").read_text() == "not a database"
-
-
-def test_a_user_configuration_elsewhere_has_no_say(
-    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_rebuild_has_the_same_bytes(
+    course: Path, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Another folder, a stray gradebook and a configuration of the user's own change nothing."""
+    (copy / "gradebook.db").write_text("not a database")
     own = tmp_path / "jupyter"
     own.mkdir()
     (own / "nbgrader_config.py").write_text("c.ClearHiddenTests.begin_test_delimeter = 'NEVER'\n")
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(own))
-    before = released(copy)
-    builder.build(copy)
+    before = released(course)
+    builder.build(copy, ["01_sample"])
     assert released(copy) == before
+    assert (copy / "gradebook.db").read_text() == "not a database"
 
 
 def test_stock_nbgrader_gives_the_same_bytes(course: Path, copy: Path) -> None:

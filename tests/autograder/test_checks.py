@@ -30,7 +30,8 @@ SLOW = {
 
 def _suites(found: Check, *, right: bool = True) -> Iterator[Suite]:
     yield open_suite("visible")
-    several = 1 if found.name.startswith("paged_") else len(SEEDS)
+    # `attend` has the mistakes of `build_metadata`, and a launch for each case.
+    several = 1 if found.name == "attend" or found.name.startswith("paged_") else len(SEEDS)
     for seed in SEEDS[: int(right) if found.name in SLOW else several]:
         yield Suite("hidden", seed)
 

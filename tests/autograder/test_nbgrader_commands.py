@@ -1,7 +1,9 @@
 """nbgrader's own commands, as its users know them, in a fresh course folder with the repository's configuration."""
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import nbformat
@@ -10,7 +12,7 @@ import pytest
 from autograder.build import write_instructor_notebook
 from autograder.grading.sample_class import apply, hand_in
 from autograder.judge import sandbox
-from autograder.nbgrader_bridge import grades, open_course
+from autograder.nbgrader_bridge import grades, make_gradebook, open_course
 
 ROOT = Path(__file__).resolve().parents[2]
 LESSON = "01_warm_up"
@@ -21,6 +23,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 def _nbgrader(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "nbgrader", *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+def _schema(path: Path) -> list[list[object]]:
+    """A gradebook's tables, and its version, by which nbgrader knows how to upgrade it."""
+    with closing(sqlite3.connect(path)) as database:
+        tables = "SELECT name, sql FROM sqlite_master ORDER BY name"
+        return [list(database.execute(query)) for query in (tables, "SELECT * FROM alembic_version")]
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +47,11 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_release_autograde_and_feedback(course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = _nbgrader("generate_assignment", LESSON, cwd=course)
     assert ran.returncode == 0, ran.stderr
+    monkeypatch.chdir(course)
+    stock = _schema(Path("gradebook.db").rename("stock.db"))
+    make_gradebook(open_course())
+    assert _schema(Path("gradebook.db")) == stock
+    Path("stock.db").rename("gradebook.db")
     made = course / "release" / LESSON / f"{LESSON}.ipynb"
     text = made.read_text(encoding="utf-8")
     assert "NotImplementedError" in text
@@ -54,7 +68,6 @@ def test_release_autograde_and_feedback(course: Path, monkeypatch: pytest.Monkey
     assert ran.returncode == 0, ran.stderr
     ran = _nbgrader("generate_feedback", LESSON, cwd=course)
     assert ran.returncode == 0, ran.stderr
-    monkeypatch.chdir(course)
     for learner in ("warns", "edits-the-tests"):
         points = {name: got for name, (got, _) in grades(open_course(), LESSON, learner).items()}
         autograded = {name: got for name, got in points.items() if "explain" not in name}

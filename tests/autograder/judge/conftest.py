@@ -22,6 +22,9 @@ if os.environ.get("AUTOGRADER_TEST_NESTED") == "0":
     assert Sandbox.__init__.__kwdefaults__ is not None
     Sandbox.__init__.__kwdefaults__["nested"] = False
 
+LESSON = Path(__file__).resolve().parents[3] / "source" / "01_warm_up.py"
+# Of the cells that no answer needs, these show what learners' functions do.
+SHOWN = {"setup", "states-by-definition", "q3-watch"}
 LIMITS = Limits(memory=2**30, tmp=16 * 2**20, processes=40, cell=10, call=3, demo=2, total=120)
 
 
@@ -68,8 +71,23 @@ class Class:
 
 
 @pytest.fixture(scope="session")
-def lesson() -> NotebookNode:
-    return read_lesson(Path(__file__).resolve().parents[3] / "source" / "01_warm_up.py")
+def whole_lesson() -> NotebookNode:
+    return read_lesson(LESSON)
+
+
+@pytest.fixture(scope="session")
+def lesson(whole_lesson: NotebookNode) -> NotebookNode:
+    """Without what it shows between the answers, most of a submission's time: test_grade.py has it judged whole."""
+    return without_demonstrations(whole_lesson)
+
+
+def without_demonstrations(notebook: NotebookNode) -> NotebookNode:
+    """A notebook of the lesson without most of the cells that no answer needs."""
+    whole = read_lesson(LESSON).cells
+    left_out = {cell.id for cell in whole if "nbgrader" not in cell.metadata} - SHOWN
+    kept = nbformat.from_dict(notebook)
+    kept.cells = [cell for cell in kept.cells if cell.id not in left_out]
+    return kept
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +96,12 @@ def judge(lesson: NotebookNode) -> Iterator[Judge]:
         pytest.skip(reason)
     with Judge(lesson, replace(LIMITS, memory=2 * 2**30, call=5)) as made:
         yield made
+
+
+@pytest.fixture
+def impatient(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little time: for answers that take all that there is, twice and more."""
+    monkeypatch.setattr(judge.sandbox, "limits", replace(judge.sandbox.limits, frame=2**22, cell=3, call=2))
 
 
 @pytest.fixture

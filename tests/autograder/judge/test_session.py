@@ -154,14 +154,14 @@ def test_a_fault_costs_the_call_in_hand(session: Make, source: str, kind: str | 
 
 
 def test_the_instructors_cells_get_little_time_after_a_fault(session: Make) -> None:
-    made = session("import time\ndef f(): time.sleep(60)", call=1, demo=1, cell=3)
-    assert made.run_cell("before", "time.sleep(1.5)", demo=True).fault is None
+    made = session("import time\ndef f(): time.sleep(60)", call=0.4, demo=0.4, cell=5)
+    assert made.run_cell("before", "time.sleep(0.6)", demo=True).fault is None
     with pytest.raises(Fault):
         made.get("f")()
-    fault = made.run_cell("after", "time.sleep(1.5)", demo=True).fault
+    fault = made.run_cell("after", "time.sleep(0.6)", demo=True).fault
     assert fault is not None
-    assert "within 1 s" in fault.problem.headline
-    assert made.run_cell("own", "time.sleep(1.5)").fault is None
+    assert "within 0.4 s" in fault.problem.headline
+    assert made.run_cell("own", "time.sleep(0.6)").fault is None
 
 
 def test_a_cell_that_ends_the_worker_is_not_replayed(session: Make) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from autograder.judge.judge import Judge
 from bench.hostile_submissions import Attack, attacks, expected, submission
+from tests.autograder.judge.conftest import without_demonstrations
 
 # What the learner is told of the test that is lost.
 SAYS = {
@@ -15,7 +16,7 @@ SAYS = {
     "pickle-bomb": "got a Bomb",
     "exit-0": "ended its process (exit status 0)",
     "segfault": "crashed (Segmentation fault)",
-    "loop": "did not finish within 5 s",
+    "loop": "did not finish within 2 s",
     "memory": "more memory than there is",
     "mutated-inputs": "changes its input `values` in place",
 }
@@ -48,8 +49,10 @@ def _id(attack: Attack) -> str:
 
 
 @pytest.mark.parametrize("attack", attacks(), ids=_id)
-def test_it_costs_its_own_points(judge: Judge, attack: Attack) -> None:
-    judged = judge.judge(nbformat.writes(submission(attack)).encode())
+def test_it_costs_its_own_points(judge: Judge, attack: Attack, request: pytest.FixtureRequest) -> None:
+    if attack.name == "loop":
+        request.getfixturevalue("impatient")
+    judged = judge.judge(nbformat.writes(without_demonstrations(submission(attack))).encode())
     assert {name: result.points for name, result in judged.checks.items()} == expected(attack)
     for name in attack.lost:
         result = judged.checks[name]
