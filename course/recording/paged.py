@@ -272,7 +272,8 @@ def _table_trespasses(
     for program, part in _by_program(rows):
         for request in np.unique(part["block"]).tolist():
             reads = part[part["block"] == request]
-            reason = f"request {request} has {num_blocks[request]} blocks (seq_len {lengths[request]})"
+            held = "1 block" if num_blocks[request] == 1 else f"{num_blocks[request]} blocks"
+            reason = f"request {request} has {held} (seq_len {lengths[request]})"
             found.append(_trespass(recording, program, "block_table", request, reads, (request,), reason))
     return found
 

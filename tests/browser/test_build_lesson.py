@@ -1,4 +1,4 @@
-"""Lesson 3 in JupyterLab with every answer filled in: it runs, every check passes, and its pictures are there."""
+"""Lesson 3 in JupyterLab with every answer filled in: it runs, every check passes, its pictures are there; then with wrong answers."""
 
 from __future__ import annotations
 
@@ -38,3 +38,37 @@ def test_lesson_3_runs_with_every_answer_and_can_be_read(
         screenshot(notebook.page, f"lesson-3-{name}")
     assert "nothing of yours was timed" in shown["roofline"].text
     assert notebook.overflowing() == []
+    # At 23:00: a wrong mask, a kernel that forgot its scale, one that reads past the end, and one not begun.
+    edit(notebook, answers, "q10-torch-code", ("<= query_position[:, None]", "< query_position[:, None]"))
+    told(notebook, answers, "q10-torch", "paged_causal_attention", "own-token-hidden-and-nan")
+    screenshot(notebook.page, "lesson-3-wrong-mask")
+    edit(notebook, answers, "q9-triton-code", ('input_precision="ieee") * scale', 'input_precision="ieee")'))
+    told(notebook, answers, "q9-triton", "paged_online_attention_triton", "scale-left-out")
+    screenshot(notebook.page, "lesson-3-wrong-scale")
+    edit(notebook, answers, "q9-triton-code", ("held = position < seq_len", "held = position < seq_len + 64"))
+    notebook.run("q9-triton")
+    assert notebook.shown_text("q9-triton").startswith("✗ paged_online_attention_triton")
+    screenshot(notebook.page, "lesson-3-reads-too-far")
+    notebook.type("q10b-split-code", answers.stubs["q10b-split-code"])
+    notebook.run("q10b-split-code")
+    notebook.run("q10b-split")
+    assert "is not answered yet" in notebook.shown_text("q10b-split")
+    screenshot(notebook.page, "lesson-3-not-begun")
+    notebook.page.close()
+
+
+def edit(notebook: Notebook, answers: Answers, cell: str, change: tuple[str, str]) -> None:
+    """Writes the solution with one thing in it changed, and runs it."""
+    right, wrong = change
+    text = answers.solutions[cell]
+    assert text.count(right) == 1, f"{cell}: expected once: {right}"
+    notebook.type(cell, text.replace(right, wrong))
+    assert notebook.run(cell).errors == []
+
+
+def told(notebook: Notebook, answers: Answers, test: str, check: str, mistake: str) -> None:
+    """The check fails and names the mistake."""
+    notebook.run(test)
+    shown = " ".join(notebook.shown_text(test).split())
+    assert shown.startswith(f"✗ {check}")
+    assert " ".join(answers.message(check, mistake).split()) in shown
