@@ -1,7 +1,7 @@
 // What every view shares. Each view's view.js stands below this text, in the same module, and defines
 // draw(view), which fills view.root and returns a function that draws anew what has changed, or nothing.
 //
-// view = { model, root, ask(operation, ...arguments), on(trait, react) }
+// view = { model, root, ask(operation, ...arguments), on(trait, react), say(sentence) }
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -76,7 +76,8 @@ function table(caption, header, rows, mark = () => "") {
 
 /**
  * One tab stop for many cells: arrows, Home, End, Page Up and Page Down move, Enter and Space choose.
- * cells: elements in order; columns: how many stand in a row; move(index) after each move; choose(index).
+ * cells: elements in order; columns: how many stand in a row, or a function that counts them where the page's width decides;
+ * move(index) after each move; choose(index).
  */
 function grid(cells, columns, { start = 0, move = () => {}, choose = () => {} } = {}) {
   let current = Math.max(0, Math.min(start, cells.length - 1));
@@ -88,11 +89,12 @@ function grid(cells, columns, { start = 0, move = () => {}, choose = () => {} } 
     cells[current].focus();
     move(current);
   };
+  const wide = () => (typeof columns === "function" ? columns() : columns);
   const keys = {
     ArrowRight: () => go(current + 1), ArrowLeft: () => go(current - 1),
-    ArrowDown: () => go(current + columns), ArrowUp: () => go(current - columns),
+    ArrowDown: () => go(current + wide()), ArrowUp: () => go(current - wide()),
     Home: () => go(0), End: () => go(cells.length - 1),
-    PageDown: () => go(Math.min(current + 5 * columns, cells.length - 1)), PageUp: () => go(Math.max(current - 5 * columns, 0)),
+    PageDown: () => go(Math.min(current + 5 * wide(), cells.length - 1)), PageUp: () => go(Math.max(current - 5 * wide(), 0)),
     Enter: () => choose(current), " ": () => choose(current),
   };
   cells.forEach((cell, index) => {
@@ -162,10 +164,11 @@ function guarded(draw) {
     el.append(element("section", { class: "abc-view", "aria-label": model.get("title") },
       element("h4", { class: "abc-title", text: model.get("title") }), root, failed, said));
     const ask = (operation, ...args) => model.send({ operation, arguments: args });
-    on("summary", () => { said.textContent = model.get("summary"); });
+    const say = (sentence) => { said.textContent = sentence; };
+    on("summary", () => say(model.get("summary")));
     on("fault", () => { failed.textContent = model.get("fault"); });
     said.textContent = model.get("summary");
-    const again = attempt(() => draw({ model, root, ask, on }));
+    const again = attempt(() => draw({ model, root, ask, on, say }));
     if (typeof again === "function") on("state", again);
     return () => stops.forEach((stop) => stop());
   };
