@@ -24,6 +24,7 @@ path"""
 VIEWS = {
     "backend-chooser": "widgets.BackendChooser()",
     "call-path": CALL_PATH,
+    "split-timeline": 'timeline = widgets.SplitTimeline()\ntimeline.do("guess", "fixed")\ntimeline',
 }
 
 
