@@ -60,7 +60,19 @@ function tick(label, checked, choose) {
 
 /** A line to type into with its label. Enter and leaving it call write(text). */
 function line(label, value, write, attributes = {}) {
-  const input = takesKeys(element("input", { type: "text", class: "abc-input", value, onchange: () => write(input.value), ...attributes }));
+  let written = value;
+  const commit = () => {
+    if (input.value === written) return;
+    written = input.value;
+    write(written);
+  };
+  // Enter by itself: in JupyterLab 4.6 no change is told after it, for the notebook takes the key as well.
+  const enter = (event) => {
+    if (event.key !== "Enter") return;
+    event.stopPropagation();
+    commit();
+  };
+  const input = takesKeys(element("input", { type: "text", class: "abc-input", value, onchange: commit, onkeydown: enter, ...attributes }));
   return labelled(label, input);
 }
 
