@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import kernels
 from course import widgets
 from course.widgets.split_timeline.model import PRESETS, Splitting
 from course.widgets.split_timeline.schedules import (
@@ -23,6 +24,7 @@ from course.widgets.split_timeline.schedules import (
     run,
     shares,
 )
+from course.widgets.split_timeline.plan import balanced_splits
 from kernels import decode, runtime
 
 LENS = st.lists(st.one_of(st.integers(0, 40), st.integers(0, 20000)), min_size=1, max_size=8)
@@ -79,6 +81,19 @@ def test_every_token_is_in_one_bar_of_the_kernels_own_schedule(seq_lens: tuple[i
         whole = max(MIN_SPLIT_SIZE, sum(seq_lens) * 2 / 8)
         assert share.end - share.first <= whole + TILE_SIZE
         assert share.num_splits == 1 or share.end - share.first > MIN_SPLIT_SIZE // 2 - TILE_SIZE
+
+
+@pytest.mark.gpu
+def test_a_gpu_plans_as_the_interpreter_does() -> None:
+    """Three requests, 2 kv heads, 8 splits wanted: 13,000 tokens of both heads, so 3250 at most in a split."""
+    assert kernels.device().type == "cuda"
+    plan = balanced_splits([8192, 4096, 712], 2, 8, MIN_SPLIT_SIZE)
+    assert plan == [
+        *((0, number, 3) for number in range(6)),
+        *((1, number, 2) for number in range(4)),
+        (2, 0, 1),
+        (2, 1, 1),
+    ]
 
 
 def test_it_counts_with_the_kernels_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
