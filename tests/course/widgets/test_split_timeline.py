@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import kernels
 from course import widgets
 from course.widgets.split_timeline.model import PRESETS, Splitting
+from course.widgets.split_timeline.plan import balanced_splits
 from course.widgets.split_timeline.schedules import (
     BEGIN,
     MIN_SPLIT_SIZE,
@@ -24,7 +25,6 @@ from course.widgets.split_timeline.schedules import (
     run,
     shares,
 )
-from course.widgets.split_timeline.plan import balanced_splits
 from kernels import decode, runtime
 
 LENS = st.lists(st.one_of(st.integers(0, 40), st.integers(0, 20000)), min_size=1, max_size=8)
