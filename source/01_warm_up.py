@@ -377,6 +377,8 @@ autograder.check("q1_verdicts", q1_verdicts, suite="hidden")
 # %% q1-change-read [markdown]
 # ### After your verdicts: one change
 #
+# *Five minutes more, nothing graded.*
+#
 # Here is the selector as a form. It begins with `b200-llama-bf16`, where FLASHINFER is asked first and has nothing against itself. With
 # **one** change, make it refuse; before the verdicts show, say who will be chosen in its place. Then press Reset and look for
 # another. Besides an old GPU there are eight kinds of change that do it.
