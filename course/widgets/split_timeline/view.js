@@ -6,6 +6,7 @@ function draw({ model, root, ask, say }) {
   const batch = element("div", { class: "abc-batch", role: "img" });
   const question = element("div", {});
   const answer = element("div", {});
+  root.classList.add("abc-split-timeline");
   root.append(form, batch, question, answer);
   let chosen = null; // the schedule that is shown in large
   let lane = 0;
