@@ -17,11 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from course.widgets.backend_chooser.widget import BackendChooser
+    from course.widgets.call_path.widget import CallPath
+    from course.widgets.split_timeline.widget import SplitTimeline
 
 # The views by name, and the folder each is in.
-_VIEWS = {"BackendChooser": "backend_chooser"}
+_VIEWS = {
+    "BackendChooser": "backend_chooser",
+    "CallPath": "call_path",
+    "SplitTimeline": "split_timeline",
+}
 
-__all__ = ["BackendChooser"]
+__all__ = ["BackendChooser", "CallPath", "SplitTimeline"]
 
 
 def __getattr__(name: str) -> Any:

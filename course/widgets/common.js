@@ -1,7 +1,7 @@
 // What every view shares. Each view's view.js stands below this text, in the same module, and defines
 // draw(view), which fills view.root and returns a function that draws anew what has changed, or nothing.
 //
-// view = { model, root, ask(operation, ...arguments), on(trait, react) }
+// view = { model, root, ask(operation, ...arguments), on(trait, react), say(sentence) }
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -60,7 +60,19 @@ function tick(label, checked, choose) {
 
 /** A line to type into with its label. Enter and leaving it call write(text). */
 function line(label, value, write, attributes = {}) {
-  const input = takesKeys(element("input", { type: "text", class: "abc-input", value, onchange: () => write(input.value), ...attributes }));
+  let written = value;
+  const commit = () => {
+    if (input.value === written) return;
+    written = input.value;
+    write(written);
+  };
+  // Enter by itself: in JupyterLab 4.6 no change is told after it, for the notebook takes the key as well.
+  const enter = (event) => {
+    if (event.key !== "Enter") return;
+    event.stopPropagation();
+    commit();
+  };
+  const input = takesKeys(element("input", { type: "text", class: "abc-input", value, onchange: commit, onkeydown: enter, ...attributes }));
   return labelled(label, input);
 }
 
@@ -76,7 +88,8 @@ function table(caption, header, rows, mark = () => "") {
 
 /**
  * One tab stop for many cells: arrows, Home, End, Page Up and Page Down move, Enter and Space choose.
- * cells: elements in order; columns: how many stand in a row; move(index) after each move; choose(index).
+ * cells: elements in order; columns: how many stand in a row, or a function that counts them where the page's width decides;
+ * move(index) after each move; choose(index).
  */
 function grid(cells, columns, { start = 0, move = () => {}, choose = () => {} } = {}) {
   let current = Math.max(0, Math.min(start, cells.length - 1));
@@ -88,11 +101,12 @@ function grid(cells, columns, { start = 0, move = () => {}, choose = () => {} } 
     cells[current].focus();
     move(current);
   };
+  const wide = () => (typeof columns === "function" ? columns() : columns);
   const keys = {
     ArrowRight: () => go(current + 1), ArrowLeft: () => go(current - 1),
-    ArrowDown: () => go(current + columns), ArrowUp: () => go(current - columns),
+    ArrowDown: () => go(current + wide()), ArrowUp: () => go(current - wide()),
     Home: () => go(0), End: () => go(cells.length - 1),
-    PageDown: () => go(Math.min(current + 5 * columns, cells.length - 1)), PageUp: () => go(Math.max(current - 5 * columns, 0)),
+    PageDown: () => go(Math.min(current + 5 * wide(), cells.length - 1)), PageUp: () => go(Math.max(current - 5 * wide(), 0)),
     Enter: () => choose(current), " ": () => choose(current),
   };
   cells.forEach((cell, index) => {
@@ -162,10 +176,11 @@ function guarded(draw) {
     el.append(element("section", { class: "abc-view", "aria-label": model.get("title") },
       element("h4", { class: "abc-title", text: model.get("title") }), root, failed, said));
     const ask = (operation, ...args) => model.send({ operation, arguments: args });
-    on("summary", () => { said.textContent = model.get("summary"); });
+    const say = (sentence) => { said.textContent = sentence; };
+    on("summary", () => say(model.get("summary")));
     on("fault", () => { failed.textContent = model.get("fault"); });
     said.textContent = model.get("summary");
-    const again = attempt(() => draw({ model, root, ask, on }));
+    const again = attempt(() => draw({ model, root, ask, on, say }));
     if (typeof again === "function") on("state", again);
     return () => stops.forEach((stop) => stop());
   };

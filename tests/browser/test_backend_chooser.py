@@ -41,3 +41,19 @@ def test_mouse_and_keys_change_the_kernels_deployment(lesson: Notebook, cell: st
     )
     assert lesson.run(asked).text.split() == ["80", "True", chosen]
     lesson.delete(asked)
+
+
+def test_a_guess_comes_first_where_it_is_asked_for(lesson: Notebook, cell: str) -> None:
+    view = lesson.output(cell)
+    view.get_by_role("button", name="Reset").click()
+    view.get_by_role("status").filter(has_text="Back at the beginning").wait_for()
+    view.get_by_label("Guess first").check()
+    view.get_by_role("status").filter(has_text="guess first").wait_for()
+    view.get_by_label("--block-size", exact=True).select_option(label="8")
+    view.get_by_role("status").filter(has_text="Who will be chosen?").wait_for()
+    assert view.get_by_role("table").count() == 0
+    view.get_by_label("Who will be chosen?").select_option("none")
+    view.get_by_role("button", name="Show", exact=True).press("Enter")
+    view.get_by_role("status").filter(has_text="Right: vLLM chooses none.").wait_for()
+    assert view.get_by_role("table").count() == 1
+    assert view.get_by_label("Begin from").evaluate("node => node === document.activeElement")

@@ -12,9 +12,19 @@ from tests.browser.jupyterlab import Notebook
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
+# The drawing of FLASH_ATTN's two ways, one wrong arrow that passes a row, and a caller chosen.
+CALL_PATH = """from course import candidates
+from autograder.misconceptions.self_path import TRUTH
+wrong = ("attention.py:Attention.forward", "_custom_ops.py:reshape_and_cache_flash")
+path = widgets.CallPath(candidates.STATIONS, [*TRUTH["q_path"], wrong])
+path.do("choose", "llama.py:LlamaAttention.forward")
+path"""
+
 # A cell for each view, showing as much of it as one state can.
 VIEWS = {
     "backend-chooser": "widgets.BackendChooser()",
+    "call-path": CALL_PATH,
+    "split-timeline": 'timeline = widgets.SplitTimeline()\ntimeline.do("guess", "fixed")\ntimeline',
 }
 
 

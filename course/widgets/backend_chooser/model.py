@@ -6,7 +6,7 @@ from dataclasses import asdict, fields, replace
 from html import escape
 from typing import Any
 
-from course.deployments import SCENARIOS, Table
+from course.deployments import CANDIDATES, SCENARIOS, Table
 from course.vllm_rules import NONE, Deployment, explain, place, select, table
 
 __all__ = ["Chooser"]
@@ -29,12 +29,15 @@ FEATURES = ("use_mla", "has_sink", "use_sparse", "use_mm_prefix", "use_non_causa
 class Chooser:
     """A deployment that can be changed, and what vLLM 0.22.1 says of it.
 
-    deployment: the `course.vllm_rules.Deployment` in hand.
+    deployment: the `course.vllm_rules.Deployment` in hand. guess_first: after each change the verdicts stay hidden
+    until somebody has said who will be chosen.
     """
 
-    def __init__(self, deployment: Deployment | None = None) -> None:
+    def __init__(self, deployment: Deployment | None = None, *, guess_first: bool = False) -> None:
         self.deployment = deployment or Deployment((9, 0), "bfloat16", 128, num_heads=32)
+        self.guess_first = guess_first
         self._first = self.deployment
+        self._shown = True  # where it begins there is nothing to guess
 
     def change(self, field: str, value: Any) -> str:
         """Sets one field of the deployment. Raises ValueError for a field or value that the rules do not cover."""
@@ -45,6 +48,8 @@ class Chooser:
             value = tuple(value)
         before = select(self.deployment)
         self.deployment = replace(self.deployment, **{field: value})
+        if self._hide():
+            return f"{field} is {value}. Who will be chosen?"
         after = select(self.deployment)
         change = "as before" if after == before else f"it was {before}"
         return f"{field} is {value}: vLLM chooses {after}, {change}."
@@ -54,12 +59,42 @@ class Chooser:
         if name not in SCENARIOS:
             raise ValueError(f"name: expected one of {list(SCENARIOS)}, got {name!r}")
         self.deployment = SCENARIOS[name].deployment
+        if self._hide():
+            return f"{name}: {SCENARIOS[name].sentence} Who will be chosen?"
         return f"{name}: {SCENARIOS[name].sentence} vLLM chooses {select(self.deployment)}."
 
     def reset(self) -> str:
         """Back to the deployment that it began with."""
         self.deployment = self._first
+        self._shown = True
         return f"Back at the beginning: vLLM chooses {select(self.deployment)}."
+
+    def guess(self, backend: str) -> str:
+        """Says who will be chosen, and shows the verdicts."""
+        if backend not in CANDIDATES:
+            raise ValueError(f"backend: expected one of {list(CANDIDATES)}, got {backend!r}")
+        self._shown = True
+        chosen = select(self.deployment)
+        return (
+            f"Right: vLLM chooses {chosen}."
+            if backend == chosen
+            else f"You said {backend}: vLLM chooses {chosen}."
+        )
+
+    def set_guess_first(self, wanted: bool) -> str:
+        """Whether verdicts stay hidden after a change until there is a guess."""
+        if type(wanted) is not bool:
+            raise ValueError(f"wanted: expected True or False, got {wanted!r}")
+        self.guess_first = wanted
+        self._shown = self._shown or not wanted
+        return (
+            "From the next change on, guess first." if wanted else f"vLLM chooses {select(self.deployment)}."
+        )
+
+    def _hide(self) -> bool:
+        """After a change: whether its verdicts are hidden."""
+        self._shown = not self.guess_first
+        return self.guess_first
 
     def answers(self) -> list[dict[str, Any]]:
         """Each backend that vLLM asks, in its order: name, verdict, reasons, and where each reason stands in vLLM."""
@@ -80,8 +115,11 @@ class Chooser:
         ]
         return {
             "deployment": {**asdict(self.deployment), "capability": list(self.deployment.capability)},
-            "chosen": select(self.deployment),
-            "answers": self.answers(),
+            # While there is something to guess, the answer does not travel to the page.
+            "chosen": select(self.deployment) if self._shown else None,
+            "answers": self.answers() if self._shown else [],
+            "guess_first": self.guess_first,
+            "candidates": list(CANDIDATES),
             "offered": {
                 "capability": capabilities,
                 "dtype": list(covered["dtype"]),
@@ -95,6 +133,9 @@ class Chooser:
 
     def describe(self) -> str:
         lines = [f"{each.name}={getattr(self.deployment, each.name)!r}" for each in fields(Deployment)]
+        if not self._shown:
+            question = 'Who will be chosen? view.do("guess", NAME) shows it.'
+            return f"Deployment({', '.join(lines)})\n{question}"
         return f"Deployment({', '.join(lines)})\nvLLM 0.22.1 chooses {select(self.deployment)}\n{self._table()!r}"
 
     def to_html(self) -> str:

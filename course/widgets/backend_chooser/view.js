@@ -6,14 +6,14 @@ const VERDICT_MARKS = { chosen: "✔ chosen", refuses: "✘ refuses", "valid, co
 
 function draw({ model, root, ask }) {
   const form = element("div", {});
-  const answer = element("p", { class: "abc-chosen" });
+  const answer = element("div", { class: "abc-row abc-chosen" });
   const answers = element("div", { class: "abc-scroll", tabindex: 0, role: "region", "aria-label": "Whom vLLM asks" });
   takesKeys(answers);
   root.append(form, answer, answers);
 
   const redraw = () => {
-    const { deployment, chosen, answers: rows, offered, features, scenarios } = model.get("state");
-    const focused = form.contains(document.activeElement) ? document.activeElement.dataset.field : null;
+    const { deployment, chosen, answers: rows, offered, features, scenarios, guess_first: guessFirst, candidates } = model.get("state");
+    const focused = root.contains(document.activeElement) ? document.activeElement.dataset.field : null;
     // A select's values are texts; JSON says them exactly.
     const pick = (field, label, pairs) => {
       const coded = pairs.map((each) => {
@@ -31,15 +31,24 @@ function draw({ model, root, ask }) {
     };
     const start = choice("Begin from", [["", "a deployment of question 1"], ...scenarios], "", (name) => name && ask("load", name));
     start.querySelector("select").dataset.field = "scenario";
+    const guessing = tick("Guess first", guessFirst, (value) => ask("set_guess_first", value));
+    guessing.querySelector("input").dataset.field = "guess_first";
     form.replaceChildren(
-      element("div", { class: "abc-row" }, start, button("Reset", () => ask("reset"), { "data-field": "reset" })),
+      element("div", { class: "abc-row" }, start, button("Reset", () => ask("reset"), { "data-field": "reset" }), guessing),
       element("div", { class: "abc-row" },
         pick("capability", "GPU (compute capability)", offered.capability), pick("dtype", "dtype", offered.dtype),
         pick("head_size", "head size", offered.head_size), pick("kv_cache_dtype", "KV cache dtype", offered.kv_cache_dtype),
         pick("block_size", "--block-size", offered.block_size)),
       element("div", { class: "abc-row", role: "group", "aria-label": "Features" }, features.map(feature)));
-    if (focused) form.querySelector(`[data-field="${focused}"]`)?.focus();
-    answer.replaceChildren("vLLM chooses ", element("strong", { text: chosen }), ".");
+    // Whoever has just pressed Show goes on with the form's first choice.
+    if (focused) (form.querySelector(`[data-field="${focused}"]`) ?? form.querySelector("select")).focus();
+    answers.hidden = chosen === null;
+    if (chosen === null) {
+      const guess = choice("Who will be chosen?", candidates, candidates[0], () => {});
+      answer.replaceChildren(guess, button("Show", () => ask("guess", guess.querySelector("select").value), { "data-field": "show" }));
+      return;
+    }
+    answer.replaceChildren(element("span", {}, "vLLM chooses ", element("strong", { text: chosen }), "."));
     const texts = rows.map((row) => [row.backend, VERDICT_MARKS[row.verdict],
       row.reasons.map((reason, index) => row.places[index] ? `${reason} (${row.places[index]})` : reason).join("; ") || "–"]);
     answers.replaceChildren(table("In the order of asking", ["backend", "verdict", "reasons against it"], texts,

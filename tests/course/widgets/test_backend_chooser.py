@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -76,3 +77,50 @@ def test_it_shows_itself_as_text_and_table_too() -> None:
     for kind in ("text/plain", "text/html"):
         assert view.chosen in data[kind]
         assert "head_size not supported" in data[kind]
+
+
+def test_with_guess_first_the_answer_waits_for_a_guess() -> None:
+    view = widgets.BackendChooser(DEPLOYMENTS["b200-llama-bf16"], guess_first=True)
+    assert view.state["chosen"] == "FLASHINFER"  # where it begins there is nothing to guess
+    assert view.do("change", "head_size", 96) == "head_size is 96. Who will be chosen?"
+    assert (view.state["chosen"], view.state["answers"]) == (None, [])
+    assert "FLASH_ATTN" not in view.describe()
+    assert view.chosen == "FLASH_ATTN"
+    assert view.do("guess", "FLASHINFER") == "You said FLASHINFER: vLLM chooses FLASH_ATTN."
+    assert view.state["chosen"] == "FLASH_ATTN"
+    assert view.do("load", "t4-llama1b-fp16").endswith("Who will be chosen?")
+    assert view.do("guess", "FLASHINFER") == "Right: vLLM chooses FLASHINFER."
+    view.do("change", "dtype", "float32")
+    view._handle_custom_msg({"operation": "guess", "arguments": ["nobody"]}, [])
+    assert "backend: expected one of" in view.fault
+    assert view.state["chosen"] is None
+    assert view.do("set_guess_first", False).startswith("vLLM chooses ")
+    assert view.state["chosen"] == view.chosen
+    view.do("set_guess_first", True)
+    view.do("change", "dtype", "float16")
+    assert view.do("reset").endswith("vLLM chooses FLASHINFER.")
+    assert view.state["chosen"] == "FLASHINFER"
+
+
+def test_what_lesson_1_says_of_changes_to_its_b200() -> None:
+    """Which one change makes FLASHINFER refuse there; attention sinks do not, but they do on an A100."""
+    begin = DEPLOYMENTS["b200-llama-bf16"]
+    refusing = {
+        "dtype": "float32",
+        "head_size": 96,
+        "kv_cache_dtype": "int8_per_token_head",
+        "block_size": 8,
+        "use_sparse": True,
+        "use_mm_prefix": True,
+        "use_non_causal": True,
+        "use_batch_invariant": True,
+    }
+    for field, value in refusing.items():
+        assert vllm_rules.explain(replace(begin, **{field: value}))["FLASHINFER"], field
+    assert not vllm_rules.explain(replace(begin, has_sink=True))["FLASHINFER"]
+    assert not vllm_rules.explain(replace(begin, capability=(8, 0)))["FLASHINFER"]
+    assert vllm_rules.explain(replace(begin, capability=(8, 0), has_sink=True))["FLASHINFER"]
+    assert [
+        vllm_rules.select(replace(begin, **{field: refusing[field]}))
+        for field in ("block_size", "use_sparse")
+    ] == ["none"] * 2
