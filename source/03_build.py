@@ -47,7 +47,7 @@ import torch
 import autograder
 import course
 import kernels  # before anything that loads triton: without a GPU, this turns its interpreter on
-from course import plots, roofline, widgets
+from course import plots, recorded_schedules, roofline, widgets
 from kernels import reference
 
 device = kernels.device()
@@ -1109,6 +1109,14 @@ widgets.SplitTimeline()
 # last and find no gap of their size. Nothing is free, the merge least of all: it is a second launch.
 #
 # </details>
+
+# %% q10b-recorded-read [markdown]
+# That was a model. On a GPU the next cell runs the same three schedules, each program with a look at the GPU's clock at its beginning and
+# its end (`course/gpu_timeline.py`). Which schedule ends first here? Where does the picture differ from the model's? One reason to look
+# for: a real multiprocessor runs several programs at once.
+
+# %% q10b-recorded
+recorded_schedules.show([8192, 1536, 1024, 512, 512, 256])
 
 # %% q10b-exercise-read [markdown]
 # Lesson 1 has the way out: states merge. Split the sequence's blocks into `num_splits` shares, let a program walk over each, and write
