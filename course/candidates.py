@@ -4,6 +4,7 @@ candidates.model()             question 4: what a model may know about attention
 candidates.methods()           question 5: methods and functions, each somebody's job
 candidates.inputs()            question 7: what a selector might look at
 candidates.configurations()    question 7: ten ways to start vLLM
+candidates.STATIONS            self-grading: functions to draw the way to the kernel with
 deployment_of(configuration)   one of the ten as `course.vllm_rules.Deployment`
 """
 
@@ -68,6 +69,27 @@ INPUTS = {
     "seq_lens": "how long the requests are now",
     "sliding_window": "how far back a layer may look",
     "use_mla": "whether the model has latent attention",
+}
+
+# Self-grading. Functions of vLLM 0.22.1 with their files: the stations of two backends, and others that lie beside the way.
+STATIONS = {
+    "_custom_ops.py:reshape_and_cache_flash": "writes keys and values into a cache of FlashAttention's layout",
+    "attention.py:Attention.forward": "the layer: takes query, key and value of this step",
+    "attention.py:get_attention_context": "takes a layer's metadata and slot mapping out of the forward context",
+    "attention.py:unified_attention_with_output": "an operator, opaque to torch.compile",
+    "attention.py:unified_kv_cache_update": "another operator, opaque to torch.compile",
+    "backend.py:AttentionMetadataBuilder.build": "makes one step's metadata for the kernels",
+    "flash_attn.py:FlashAttentionBackend.get_impl_cls": "names the class that computes",
+    "flash_attn.py:FlashAttentionImpl.do_kv_cache_update": "a method of FLASH_ATTN's impl",
+    "flash_attn.py:FlashAttentionImpl.forward": "another method of FLASH_ATTN's impl",
+    "flash_attn_interface.py:flash_attn_varlen_func": "computes attention over a paged cache",
+    "forward_context.py:get_forward_context": "hands out what the runner has put there for this step",
+    "llama.py:LlamaAttention.forward": "the model: projects, splits, rotates, attends, projects",
+    "selector.py:get_attn_backend": "picks the backend of a layer",
+    "triton_attn.py:TritonAttentionImpl.do_kv_cache_update": "a method of TRITON_ATTN's impl",
+    "triton_attn.py:TritonAttentionImpl.forward": "another method of TRITON_ATTN's impl",
+    "triton_reshape_and_cache_flash.py:triton_reshape_and_cache_flash": "writes keys and values with a Triton kernel",
+    "triton_unified_attention.py:unified_attention": "computes attention with a Triton kernel",
 }
 
 USUAL: dict[str, Any] = {

@@ -16,7 +16,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 
 BLACK, ORANGE, SKY, BLUE, VERMILLION = "#000000", "#E69F00", "#56B4E9", "#0072B2", "#D55E00"
 GREY = "#F2F2F2"
@@ -50,6 +50,17 @@ class Picture(Figure):
 
 def _picture(height: float) -> Picture:
     return Picture(figsize=(WIDTH, height), layout="constrained", facecolor="white")
+
+
+def owner_style(index: int) -> dict[str, Any]:
+    """Fill, hatch and edge of one owner, a request or a block's user, as matplotlib's bars take them."""
+    fill, hatch = _FILLS[index % len(_FILLS)], _HATCHES[index % len(_HATCHES)]
+    return {"facecolor": fill, "hatch": hatch, "edgecolor": INK}
+
+
+def owner_patch(index: int) -> Patch:
+    """One owner's entry in a legend: its letter."""
+    return Patch(label=_letter(index), **owner_style(index))
 
 
 def _letter(index: int) -> str:

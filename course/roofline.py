@@ -1,4 +1,4 @@
-"""Your kernels under the roof, beside the rungs of `kernels`: timed on a GPU, or the committed results where there is none."""
+"""Your kernels under the roof, and on the ladder beside the rungs of `kernels`: timed on a GPU, or committed results without one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
 
 import kernels
 from course import gpu_timing, plots
@@ -29,7 +31,10 @@ CONTENDERS = {
     "torch SDPA, dense": "torch SDPA, no paging",
 }
 BYTES_PER_S = 3.35e12
-_MARKERS = "osD^vPX*"
+_MARKERS = "osD^vPX*<>"
+_COLOURS = (plots.BLACK, plots.BLUE, plots.VERMILLION, "#007A5A", "#B0588B")
+_HATCHES = ("///", "", "...")
+_PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1}
 
 
 @dataclass(frozen=True)
@@ -126,35 +131,84 @@ def show(yours: Mapping[str, Callable[..., torch.Tensor]]) -> plots.Picture:
 
 
 def draw(points: list[Point], bytes_per_s: float, flop_per_s: float, title: str) -> plots.Picture:
-    """FLOPs a second over FLOPs a byte, both on logarithmic scales, and the roof."""
-    picture = plots.Picture(figsize=(9.5, 4.6), layout="constrained")
-    axes = picture.subplots()
-    left, right = 0.8, 3e4
-    ridge = flop_per_s / bytes_per_s
-    axes.plot(
-        [left, ridge, right], [left * bytes_per_s / 1e12, flop_per_s / 1e12, flop_per_s / 1e12], color="black"
-    )
+    """The roof with every point below it, and beside it the ladder: what share of the roof each kernel reaches, case by case.
+
+    Kernels stand in the order in which they come, yours first; cases are told apart by hatch, kernels by marker.
+    """
+    whos = list(dict.fromkeys(point.who for point in points))
+    rank = {who: index for index, who in enumerate(CONTENDERS.values())}
+    whos.sort(key=lambda who: rank.get(who, -1))
+    cases = list(dict.fromkeys(point.case for point in points))
+    picture = plots.Picture(figsize=(10.5, 1.8 + 0.42 * max(len(whos), 5)), layout="constrained")
+    picture.suptitle(title)
+    roof, ladder = picture.subplots(1, 2, width_ratios=[2, 3])
+    _draw_roof(roof, points, whos, cases, bytes_per_s, flop_per_s)
     said = []
-    for index, who in enumerate(dict.fromkeys(point.who for point in points)):
-        of_who = [point for point in points if point.who == who]
-        axes.plot(
-            [point.flops / point.bytes for point in of_who],
-            [point.flops / point.us / 1e6 for point in of_who],
-            linestyle="",
-            marker=_MARKERS[index % len(_MARKERS)],
-            label=who,
+    for row, who in enumerate(whos):
+        for case in cases:
+            for point in (one for one in points if (one.who, one.case) == (who, case)):
+                floor = max(point.bytes / bytes_per_s, point.flops / flop_per_s) * 1e6
+                _draw_rung(ladder, row, cases.index(case), len(cases), floor / point.us, point.us)
+                said.append(f"{who}, {case}: {point.us:.0f} us, {100 * floor / point.us:.0f} % of the roof")
+        ladder.plot(-0.04, row, **_mark(whos.index(who), solid=True), clip_on=False)
+    ladder.set(title="The ladder: share of the roof", xlim=(0, 1.32), ylim=(len(whos) - 0.4, -0.6))
+    ladder.set_yticks(range(len(whos)), whos)
+    ladder.tick_params(axis="y", length=0, pad=20)
+    ladder.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
+    ladder.axvline(1, color="black", linewidth=1)
+    keys = [
+        Patch(
+            facecolor="white",
+            edgecolor=plots.INK,
+            hatch=_HATCHES[index % 3],
+            label=f"{case} ({'hollow' if index else 'solid'} marker)",
         )
-        for point in of_who:
-            floor = max(point.bytes / bytes_per_s, point.flops / flop_per_s) * 1e6
-            said.append(f"{who}, {point.case}: {point.us:.0f} us, {100 * floor / point.us:.0f} % of the roof")
-    axes.set(xscale="log", yscale="log", xlim=(left, right), title=title)
-    axes.set_xlabel("FLOP per byte that has to move")
-    axes.set_ylabel("TFLOP/s")
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", fontsize=9)
+        for index, case in enumerate(cases)
+    ]
+    picture.legend(handles=keys, loc="outside lower right", ncols=len(keys), fontsize=9)
     print("\n".join(said))
     picture.alt_text = f"{title}. " + "; ".join(said) + "."
     return picture
+
+
+def _draw_roof(
+    axes: Axes, points: list[Point], whos: list[str], cases: list[str], bytes_per_s: float, flop_per_s: float
+) -> None:
+    """FLOPs a second over FLOPs a byte, both on logarithmic scales. A solid marker is the first case."""
+    left, right = 0.8, 3e4
+    ridge = flop_per_s / bytes_per_s
+    roof = [left * bytes_per_s / 1e12, flop_per_s / 1e12, flop_per_s / 1e12]
+    axes.plot([left, ridge, right], roof, color="black")
+    for point in points:
+        mark = _mark(whos.index(point.who), solid=point.case == cases[0])
+        axes.plot(point.flops / point.bytes, point.flops / point.us / 1e6, **mark)
+    axes.set(xscale="log", yscale="log", xlim=(left, right), title="The roof")
+    axes.set_xlabel("FLOP per byte that has to move")
+    axes.set_ylabel("TFLOP/s")
+    axes.grid(alpha=0.3)
+
+
+def _draw_rung(axes: Axes, row: int, place: int, places: int, share: float, us: float) -> None:
+    """One kernel's bar for one case, with its numbers behind it."""
+    height = 0.78 / places
+    middle = row - 0.39 + height * (place + 0.5)
+    axes.barh(
+        middle, share, height, color="white", edgecolor=plots.INK, linewidth=0.8, hatch=_HATCHES[place % 3]
+    )
+    axes.text(
+        share + 0.015, middle, f"{us:,.0f} us, {100 * share:.0f} %", va="center", fontsize=8, bbox=_PAPER
+    )
+
+
+def _mark(index: int, *, solid: bool) -> dict[str, Any]:
+    colour = _COLOURS[index % len(_COLOURS)]
+    fill = colour if solid else "white"
+    return {
+        "marker": _MARKERS[index % len(_MARKERS)],
+        "color": colour,
+        "markerfacecolor": fill,
+        "linestyle": "",
+    }
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ import torch
 
 import autograder
 import kernels  # before anything that loads triton: without a GPU, this turns its interpreter on
-from course import backend_table, deployments, plots, vllm_rules
+from course import backend_table, deployments, plots, vllm_rules, widgets
 from kernels import reference
 
 print("torch", torch.__version__)
@@ -371,6 +371,40 @@ autograder.check("q1_verdicts", q1_verdicts, suite="hidden")
 # The Triton backend splits the keys of a request over several programs only if every request has a single query
 # token and there are few requests: `vllm/v1/attention/ops/triton_unified_attention.py:929` (`max_seqlen_q > 1`),
 # `vllm/v1/attention/ops/triton_unified_attention.py:930` (`num_seqs > seq_threshold_3D`).
+#
+# </details>
+
+# %% q1-change-read [markdown]
+# ### After your verdicts: one change
+#
+# *Five minutes more, nothing graded.*
+#
+# Here is the selector as a form. It begins with `b200-llama-bf16`, where FLASHINFER is asked first and has nothing against itself. With
+# **one** change, make it refuse; before the verdicts show, say who will be chosen in its place. Then press Reset and look for
+# another. Besides an old GPU there are eight kinds of change that do it.
+#
+# Attention sinks are not among the eight, and neither is an A100. What happens with both?
+
+# %% predict-change
+# Predict: one change, and who takes over.
+prediction_change = None  # for example ("float16", "TRITON_ATTN")
+
+# %% q1-change
+print("You predicted:", prediction_change)
+widgets.BackendChooser(deployments.DEPLOYMENTS["b200-llama-bf16"], guess_first=True)
+
+# %% q1-change-remark [markdown]
+# <details><summary>After your changes: the eight, and the two together</summary>
+#
+# Another dtype (float32), a head size that was not compiled in (96), a cache format that it cannot read (int8_per_token_head), a block
+# size that is no multiple of 16 (8), sparse attention, a multimodal prefix, non-causal attention, batch
+# invariance. With block size 8 or sparse attention nobody is left: what a user asks for is a veto, not a wish. Some cache formats leave
+# nobody either.
+#
+# Sinks on a B200 are fine, and so is an A100 without them. Together they are not: `backends/flashinfer.py:414`
+# (`FlashInferBackend.supports_sink`) asks for the TRTLLM kernels, which are there on 10.x only (question 1's `a100-gptoss-bf16` is this case). A feature and a GPU can each be
+# supported and their combination not. That is why the reasons are asked for anew for every deployment, and why no table of
+# features answers the question.
 #
 # </details>
 

@@ -56,7 +56,7 @@ import torch
 
 import autograder
 import kernels  # before anything that loads triton: without a GPU, this turns its interpreter on
-from course import candidates, one_step, vllm_index, vllm_rules, vllm_source
+from course import candidates, one_step, vllm_index, vllm_rules, vllm_source, widgets
 from course.deployments import walk
 from course.trace import trace
 from course.vllm_show import show
@@ -850,9 +850,12 @@ autograder.check("q7_selector", (q7_inputs, q7_predict, q7_override), suite="hid
 # ## Part 5: Self-grading
 #
 # *5 minutes, ●●○, 7 points.* Could you draw the way from the layer through the impl to the kernel, and name the files? Close the
-# cells above and try it on paper first. Then type your drawing as a list of edges `(caller, callee)`, each end with its file:
-# `"attention.py:Attention.forward"`. Any backend's drawing is right, and so is the one of our own code. Draw the write and
-# the read. More edges than needed are fine, as long as they are there.
+# cells above and try it on paper first. Then hand your drawing in as a list of edges `(caller, callee)`, each end with its file:
+# `"attention.py:Attention.forward"`. Draw the write and the read. Any backend's drawing is right, and so is the one of our own
+# code. More edges than needed are fine, as long as they are there.
+#
+# Type the list, or **draw it in the view below the next cell**: run that cell empty, draw, press *Copy* and paste the text over it.
+# Only the text is handed in. A drawing lives in your kernel, and where notebooks are graded nobody draws.
 
 # %% self-path-code nbgrader={"solution": true}
 q_path = []  # for example [("llama.py:LlamaAttention.forward", "attention.py:Attention.forward")]
@@ -866,6 +869,14 @@ q_path = [
     ("flash_attn.py:FlashAttentionImpl.forward", "flash_attn_interface.py:flash_attn_varlen_func"),
 ]
 ### END SOLUTION
+
+# %% self-draw-read [markdown]
+# On offer are seventeen functions of vLLM: the stations of two backends, and some that lie beside the way. Begin with the layer. Does
+# your picture fork in the row that you expected? What do the two branches have in common, and where do they meet again?
+
+# %% self-draw
+path = widgets.CallPath(candidates.STATIONS, edges=q_path)
+path
 
 # %% self-path nbgrader={"grade": true, "points": 7}
 autograder.check("self_path", q_path)

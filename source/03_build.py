@@ -47,7 +47,7 @@ import torch
 import autograder
 import course
 import kernels  # before anything that loads triton: without a GPU, this turns its interpreter on
-from course import plots, roofline
+from course import plots, recorded_schedules, roofline, widgets
 from kernels import reference
 
 device = kernels.device()
@@ -1086,6 +1086,38 @@ prediction_idle = None  # in percent
 print("You predicted:", prediction_idle)
 print(f"{100 * (132 - 8) / 132:.0f} % of the multiprocessors have nothing to do")
 
+# %% q10b-timeline-read [markdown]
+# So a sequence is cut into splits. Into how many? Below are a ragged batch and three answers: none; the same number for every
+# request, 16, as vLLM's Triton backend has it; and the schedule of our own kernels (`kernels/schedule.py`), which gives every split an
+# equal part of all tokens. **Guess first**, then press. Look for two ways to lose time: multiprocessors that wait, and programs that
+# have hardly begun when they end.
+#
+# Then take "eight of one length" and guess again: what is the best schedule when there is enough to do without splits? Take "one long
+# request" and find a number of fixed splits that is as good as the balanced ones. Is it still, with 8 multiprocessors?
+
+# %% q10b-timeline
+widgets.SplitTimeline()
+
+# %% q10b-timeline-remark [markdown]
+# <details><summary>After your guesses: what is there to see?</summary>
+#
+# Without splits the long request decides alone when the step ends. With 16 for everybody its tokens are well spread, but a short request
+# is cut into crumbs: most of the time goes into beginning and ending. An equal part of all tokens cuts A and leaves the others whole.
+# In an even batch it cuts nothing, and then nothing has to be merged.
+#
+# One more thing in the balanced picture: the last multiprocessors wait although the parts are about equal, because short requests come
+# last and find no gap of their size. Nothing is free, the merge least of all: it is a second launch.
+#
+# </details>
+
+# %% q10b-recorded-read [markdown]
+# That was a model. On a GPU the next cell runs the same three schedules, each program with a look at the GPU's clock at its beginning and
+# its end (`course/gpu_timeline.py`). Which schedule ends first here? Where does the picture differ from the model's? One reason to look
+# for: a real multiprocessor runs several programs at once.
+
+# %% q10b-recorded
+recorded_schedules.show([8192, 1536, 1024, 512, 512, 256])
+
 # %% q10b-exercise-read [markdown]
 # Lesson 1 has the way out: states merge. Split the sequence's blocks into `num_splits` shares, let a program walk over each, and write
 # down what somebody needs to merge: the output so far, divided by `l`, and `lse = m + log(l)`. Then a second step takes, for each
@@ -1337,7 +1369,8 @@ if kernels.INTERPRET:
 # the larger of the two. Decode does about 4 operations for every byte, where a Hopper GPU could do 200: bytes decide.
 #
 # On a GPU the next cell times your kernels beside the rungs of `kernels`, on one long request and on many short ones. Without one it
-# shows what the course measured on an H100, and says so.
+# shows what the course measured on an H100, and says so. Beside the roof stands the **ladder**: what share of the roof each kernel
+# reaches. Before you run it, say for which of the two batches cutting a sequence helps, and why not for the other.
 
 # %% roofline
 roofline.show(

@@ -45,6 +45,12 @@ def validate(answer: Answer) -> str | None:
     if said := unanswered({ANSWER: answer[ANSWER]}):
         return said
     given = answer[ANSWER]
+    # course.widgets.call_path.model.DrawnEdges; by its name, which is all that the judge has of a learner's object.
+    if type(given).__name__ == "DrawnEdges":
+        return (
+            f"{ANSWER} is the drawing itself, which lives in this kernel alone: where notebooks are graded nobody draws, and it "
+            "would be empty. Write the edges down: copy the text below the drawing over the cell of the answer"
+        )
     if type(given) not in (list, tuple, set, frozenset):
         return f"{ANSWER}: expected {EXPECTED}, got {kind(given)}"
     return None

@@ -8,6 +8,8 @@ from autograder import CheckFailed, check, registry
 from autograder.checks.drawings import STEPS, of_ours, of_vllm
 from autograder.examine import examine
 from autograder.suite import open_suite
+from course.candidates import STATIONS
+from course.widgets.call_path.model import CallDrawing, DrawnEdges
 
 CHECK = registry.get("self_path")
 TRUTH: list[Any] = CHECK.solution["q_path"]
@@ -70,9 +72,35 @@ def test_every_edge_that_one_can_think_of_is_no_answer() -> None:
         ({"a": "b"}, "expected a list of edges (caller, callee)"),
         ("attention.py", "got a str"),
         (lambda: TRUTH, "got a function"),
+        (DrawnEdges(TRUTH), "q_path is the drawing itself, which lives in this kernel alone"),
+        (DrawnEdges(), "copy the text below the drawing over the cell of the answer"),
     ],
 )
 def test_what_is_no_drawing_earns_nothing(answer: Any, words: str) -> None:
     with pytest.raises(CheckFailed) as caught:
         check("self_path", answer)
     assert words in str(caught.value)
+
+
+def test_a_drawing_handed_in_as_text_gets_every_point() -> None:
+    """FLASH_ATTN's and TRITON_ATTN's can both be drawn with what is on offer, and the text says the same as the drawing."""
+    variants = {variant.name: variant.parts["q_path"] for variant in CHECK.right_variants}
+    for edges in (TRUTH, variants["tritons"]):
+        drawing = CallDrawing(STATIONS)
+        for caller, callee in edges:
+            drawing.add(caller, callee)
+        cell: dict[str, Any] = {}
+        exec(drawing.code(), cell)
+        assert cell["q_path"] == edges
+        assert failures(cell["q_path"]) == []
+
+
+def test_mistakes_can_be_drawn_and_are_told() -> None:
+    """What is on offer does not make the answer for the learner: the wrong ways can be drawn with it."""
+    for mistake in CHECK.misconceptions:
+        if mistake.name == "without-files":
+            continue
+        drawing = CallDrawing(STATIONS)
+        for caller, callee in mistake.parts["q_path"]:
+            drawing.add(caller, callee)
+        assert failures(list(drawing.edges)), mistake.name

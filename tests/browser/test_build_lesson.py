@@ -36,6 +36,7 @@ def test_lesson_3_runs_with_every_answer_and_can_be_read(
     for name in ("steps-picture", "q8-picture", "roofline"):
         assert notebook.output(name).locator("img").count() == 1
         screenshot(notebook.page, f"lesson-3-{name}")
+    assert notebook.output("q10b-timeline").get_by_text("Which schedule ends first?").count() == 1
     assert "nothing of yours was timed" in shown["roofline"].text
     assert notebook.overflowing() == []
     # At 23:00: a wrong mask, a kernel that forgot its scale, one that reads past the end, and one not begun.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.accessibility import in_theme, serious_faults
 from tests.browser.conftest import Screenshot
 from tests.browser.jupyterlab import Notebook
 
@@ -46,27 +47,13 @@ def cells(lesson: Notebook, released_source: Path) -> Iterator[dict[str, str]]:
 def test_axe_finds_nothing_serious(
     lesson: Notebook, cells: dict[str, str], theme: str, screenshot: Screenshot
 ) -> None:
-    axe = pytest.importorskip(
-        "axe_playwright_python.sync_playwright", reason="needs axe-playwright-python"
-    ).Axe()
-    lesson.page.evaluate("document.body.style.height = '100vh'")  # as in test_accessibility.py
-    lesson.use_theme(theme)
     found = {}
-    try:
+    with in_theme(lesson, theme) as theme_name:
         for name, cell in cells.items():
             lesson.output(cell).scroll_into_view_if_needed()
-            results = axe.run(
-                lesson.page, context=f'.jp-Cell[data-cell="{cell}"] .jp-Cell-outputArea'
-            ).response
-            assert "color-contrast" in [rule["id"] for rule in results["passes"] + results["violations"]]
-            serious = [fault for fault in results["violations"] if fault["impact"] in ("serious", "critical")]
-            if serious:
-                found[name] = [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in serious]
-            theme_name = theme.removeprefix("JupyterLab ").lower().replace(" ", "-")
+            if serious := serious_faults(lesson, cell):
+                found[name] = serious
             screenshot(lesson.page, f"theme-{theme_name}-{name}")
-    finally:
-        lesson.use_theme("JupyterLab Light")
-        lesson.page.evaluate("document.body.style.height = ''")
     assert found == {}
 
 

@@ -48,6 +48,8 @@ def test_lesson_2_runs_with_every_answer_and_can_be_read(
     for name in sorted({*PASSAGES, "setup", "q4-trace", "q4-swap", "q6-trace", "q6-forgotten", "self-path"}):
         assert notebook.output(name).inner_text().strip()
         screenshot(notebook.page, f"lesson-2-{name}")
+    assert notebook.output("self-draw").locator(".abc-box").count() == 7  # q_path, drawn
+    screenshot(notebook.page, "lesson-2-self-draw")
     assert notebook.overflowing() == []
     # As the question goes around: the write looked for in forward.
     right = answers.solutions["q6-paths-code"]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from course import candidates
-from course.candidates import CONFIGURATIONS, INPUTS, METHODS, MODEL, USUAL, deployment_of
+from course import candidates, vllm_index
+from course.candidates import CONFIGURATIONS, INPUTS, METHODS, MODEL, STATIONS, USUAL, deployment_of
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def test_every_candidate_is_shown_with_its_meaning(words, table):
 
 def test_the_order_gives_nothing_away():
     """Alphabetical: what belongs together does not stand together."""
-    for words in (MODEL, METHODS, INPUTS):
+    for words in (MODEL, METHODS, INPUTS, STATIONS):
         assert list(words) == sorted(words)
 
 
@@ -35,3 +35,13 @@ def test_the_ten_are_shown_with_everything_in_which_they_differ():
     for configuration in CONFIGURATIONS.values():
         assert configuration.keys() == USUAL.keys()
         assert deployment_of(configuration).head_size == configuration["head_size"]
+
+
+def test_every_station_is_one_definition_of_vllm_in_the_file_that_is_named():
+    names = {}
+    for station, meaning in STATIONS.items():
+        (symbol,) = vllm_index.find(station)
+        assert symbol.path.endswith(station.partition(":")[0])
+        names[symbol.name] = meaning
+    assert len(names) == len(STATIONS)
+    assert all(names.values())

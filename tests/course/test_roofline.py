@@ -39,6 +39,27 @@ def test_wrong_outputs_and_what_was_not_asked_for_are_left_out():
     assert roofline.select(content) == roofline.Committed("X", 7.0, [point])
 
 
+def test_the_ladder_has_a_bar_for_each_kernel_and_case_and_yours_come_first():
+    kept = roofline.committed()
+    one = kept.points[0]
+    yours = roofline.Point(one.case, "yours, one pass", 2 * one.us, one.bytes, one.flops)
+    picture = roofline.draw([*kept.points, yours], roofline.BYTES_PER_S, kept.flop_per_s, "a title")
+    roof, ladder = picture.axes
+    rungs = [label.get_text() for label in ladder.get_yticklabels()]
+    assert rungs == ["yours, one pass", *roofline.CONTENDERS.values()]
+    assert len(ladder.patches) == len(kept.points) + 1
+    assert len(roof.lines) == 1 + len(kept.points) + 1  # the roof itself
+    # A bar is as long as the share that the words say.
+    floor = max(one.bytes / roofline.BYTES_PER_S, one.flops / kept.flop_per_s) * 1e6
+    assert ladder.patches[0].get_width() == pytest.approx(floor / yours.us)
+    assert (
+        f"yours, one pass, {one.case}: {yours.us:.0f} us, {100 * floor / yours.us:.0f} % of the roof"
+        in picture.alt_text
+    )
+    texts = [text.get_text() for text in ladder.texts]
+    assert f"{one.us:.0f} us, {100 * floor / one.us:.0f} %" in texts
+
+
 @needs_interpreter
 def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]):
     picture = roofline.show({"yours": lambda *arguments: pytest.fail("there is nothing to time")})

@@ -13,6 +13,8 @@ from autograder.judge.judge import Judge, Judgement
 from autograder.judge.sandbox import Limits, why_unavailable
 from autograder.lesson import read_lesson
 from autograder.suite import open_suite
+from course.candidates import STATIONS
+from course.widgets.call_path.model import CallDrawing
 
 ROOT = Path(__file__).resolve().parents[3]
 LESSON = read_lesson(ROOT / "source" / "02_trace.py")
@@ -103,3 +105,13 @@ def test_the_untouched_notebook_is_missing_everywhere(judge: Judge) -> None:
     assert {result.status for result in judged.checks.values()} == {"missing"}
     for result in judged.checks.values():
         assert "not answered yet" in result.message
+
+
+def test_a_drawing_counts_as_the_text_that_the_view_gives_and_not_as_itself(judge: Judge) -> None:
+    drawing = CallDrawing(STATIONS, registry.get("self_path").solution["q_path"])
+    itself = "from course import candidates, widgets\nq_path = widgets.CallPath(candidates.STATIONS).edges"
+    for text, points, part in ((drawing.code(), 7, "all 7"), (itself, 0, "Write the edges down")):
+        notebook = nbformat.read(RELEASE, as_version=4)
+        next(cell for cell in notebook.cells if cell.id == "self-path-code").source = text
+        result = hand_in(judge, notebook).checks["self-path"]
+        assert (result.points, part in result.message) == (points, True), result.message
