@@ -9,7 +9,7 @@ shows, block by block, the scores, the state (m, l, acc) and what the state woul
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +179,7 @@ def row_steps(
 
 
 def _walk(
-    tiles: list[tuple[int | None, torch.Tensor, torch.Tensor]],
+    tiles: Sequence[tuple[int | None, torch.Tensor, torch.Tensor]],
     head_size: int,
     device: torch.device,
     update: Update,

@@ -17,11 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from course.widgets.backend_chooser.widget import BackendChooser
+    from course.widgets.memory_view.widget import MemoryView
+    from course.widgets.softmax_stepper.widget import SoftmaxStepper
 
 # The views by name, and the folder each is in.
-_VIEWS = {"BackendChooser": "backend_chooser"}
+_VIEWS = {
+    "BackendChooser": "backend_chooser",
+    "MemoryView": "memory_view",
+    "SoftmaxStepper": "softmax_stepper",
+}
 
-__all__ = ["BackendChooser"]
+__all__ = ["BackendChooser", "MemoryView", "SoftmaxStepper"]
 
 
 def __getattr__(name: str) -> Any:

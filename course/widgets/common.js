@@ -109,7 +109,7 @@ function grid(cells, columns, { start = 0, move = () => {}, choose = () => {} } 
 
 /**
  * Previous, Next, Reset and a slider over steps 0 to last. Nothing plays by itself. at(step) is called with the new step.
- * Returns { node, show(step, text) }.
+ * Returns { node, show(step, text, last) }; last: where there are more or fewer steps now.
  */
 function stepper(label, last, at) {
   let step = 0;
@@ -119,8 +119,10 @@ function stepper(label, last, at) {
   const text = element("span", { class: "abc-step" });
   const [previous, next] = [button("Previous", () => go(step - 1)), button("Next", () => go(step + 1))];
   const node = element("div", { class: "abc-row" }, previous, next, button("Reset", () => go(0)), slider, text);
-  const show = (now, said) => {
+  const show = (now, said, end = last) => {
     step = now;
+    last = end;
+    slider.max = String(end);
     slider.value = String(now);
     slider.setAttribute("aria-valuetext", said);
     text.textContent = said;

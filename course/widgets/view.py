@@ -60,8 +60,9 @@ class View(anywidget.AnyWidget):
         cls._css = "\n".join(path.read_text(encoding="utf-8") for path in styles if path.exists())
         super().__init_subclass__(**kwargs)
 
-    def __init__(self, model: Model, *, title: str) -> None:
-        super().__init__(state=model.to_dict(), title=title)
+    def __init__(self, model: Model, *, title: str, **traits: Any) -> None:
+        """traits: a subclass's own, which the page must have from the beginning."""
+        super().__init__(state=model.to_dict(), title=title, **traits)
         self.model = model
         self.on_msg(self._receive)
 

@@ -36,9 +36,7 @@ def compare(
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _in_tiles(
-    scores: torch.Tensor, values: torch.Tensor, steps: Sequence[SoftmaxStep]
-) -> list[SoftmaxStep]:
+def _in_tiles(scores: torch.Tensor, values: torch.Tensor, steps: Sequence[SoftmaxStep]) -> list[SoftmaxStep]:
     # All tiles but the last have the first one's length.
     return row_steps(scores, values, steps[0].end - steps[0].first)
 
@@ -49,7 +47,11 @@ def _with_maximum(dtype: torch.dtype, steps: Sequence[SoftmaxStep]) -> list[dict
         seen = step.m > -torch.inf
         term = f"exp({_short(step.m)} - {_short(step.m)}) = 1" if seen else "nothing seen"
         fits = bool(torch.isfinite(step.acc).all())
-        fate = "" if fits else f"With the maximum in {_NAMES[dtype]}: a score or a value is more than it holds, or the update is wrong."
+        fate = (
+            ""
+            if fits
+            else f"With the maximum in {_NAMES[dtype]}: a score or a value is more than it holds, or the update is wrong."
+        )
         columns.append(
             _column("with the maximum", dtype, term, step.l, step.acc.cpu(), step.output.cpu(), fate)
         )

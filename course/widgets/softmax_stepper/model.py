@@ -41,7 +41,9 @@ class SoftmaxRow:
         self.of_a_cache = isinstance(scores, SoftmaxSteps)
         if isinstance(scores, SoftmaxSteps):
             if values is not None or update is not None:
-                raise ValueError("values, update: expected none, the steps of course.softmax_steps have theirs")
+                raise ValueError(
+                    "values, update: expected none, the steps of course.softmax_steps have theirs"
+                )
             if not scores:
                 raise ValueError("scores: expected at least one block, got a request without tokens")
             self.title = scores.title
@@ -66,9 +68,7 @@ class SoftmaxRow:
         scores = _checked(read_scores(text))
         values = self.values
         if self._given and len(scores) != len(values):
-            raise ValueError(
-                f"scores: expected {len(values)} numbers, one for each value, got {len(scores)}"
-            )
+            raise ValueError(f"scores: expected {len(values)} numbers, one for each value, got {len(scores)}")
         if len(scores) != len(values):
             values = _values(None, len(scores))
         self.steps = self._walk_again(scores, values, self.tile)
@@ -111,9 +111,14 @@ class SoftmaxRow:
 
     def describe(self) -> str:
         frames = self.frames()
-        lines = [f"{self.title}: {len(self.scores)} scores in {len(frames)} {self.unit}s", repr(self._table(frames))]
+        lines = [
+            f"{self.title}: {len(self.scores)} scores in {len(frames)} {self.unit}s",
+            repr(self._table(frames)),
+        ]
         lines += [frame["sentence"] for frame in frames]
-        return "\n".join([*lines, *frames[-1]["wrong"], *frames[-1]["fates"], frames[-1]["dense"]["sentence"]])
+        return "\n".join(
+            [*lines, *frames[-1]["wrong"], *frames[-1]["fates"], frames[-1]["dense"]["sentence"]]
+        )
 
     def to_html(self) -> str:
         frames = self.frames()
@@ -149,7 +154,9 @@ class SoftmaxRow:
         truth = dense(self.scores[: step.end], self.values[: step.end])
         frame: dict[str, Any] = {
             "index": index,
-            "name": f"{self.unit} {index}" if step.physical is None else f"block {index} (physical {step.physical})",
+            "name": f"{self.unit} {index}"
+            if step.physical is None
+            else f"block {index} (physical {step.physical})",
             "first": step.first,
             "scores": [_finite(score) for score in step.scores.tolist()],
             "texts": [number(score) for score in step.scores.tolist()],
@@ -162,7 +169,8 @@ class SoftmaxRow:
             "rule": _rule(m_before, step.m, step.factor),
             "l": _bars(l_before, step.factor, float(weights.sum()), step.l),
             "acc": [
-                _bars(float(acc_before[dim]), step.factor, float(brought[dim]), float(acc[dim])) for dim in shown
+                _bars(float(acc_before[dim]), step.factor, float(brought[dim]), float(acc[dim]))
+                for dim in shown
             ],
             "output": [number(float(step.output[dim])) for dim in shown],
             "sides": sides,
@@ -192,7 +200,9 @@ class SoftmaxRow:
         said = []
         for name, got, expected in (("m", step.m, m), ("l", step.l, float(weights.sum()))):
             if not _close(got, expected):
-                said.append(f"{name} after {self.unit} {step.block}: expected {number(expected)}, got {number(got)}.")
+                said.append(
+                    f"{name} after {self.unit} {step.block}: expected {number(expected)}, got {number(got)}."
+                )
         for dim, (got, expected) in enumerate(zip(step.acc.tolist(), acc.tolist(), strict=True)):
             if not _close(got, expected):
                 said.append(
@@ -234,7 +244,9 @@ def read_scores(text: str) -> torch.Tensor:
 
 def _checked(scores: torch.Tensor) -> torch.Tensor:
     if scores.ndim != 1 or not 1 <= len(scores) <= MAX_SCORES:
-        raise ValueError(f"scores: expected 1 to {MAX_SCORES} numbers in one row, got shape {list(scores.shape)}")
+        raise ValueError(
+            f"scores: expected 1 to {MAX_SCORES} numbers in one row, got shape {list(scores.shape)}"
+        )
     if torch.isnan(scores).any() or (scores == torch.inf).any():
         raise ValueError("scores: expected numbers, or -inf for a masked score, got nan or inf")
     return scores
