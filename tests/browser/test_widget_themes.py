@@ -9,12 +9,15 @@ import pytest
 from tests.browser.accessibility import THEMES, in_theme, serious_faults
 from tests.browser.conftest import Screenshot
 from tests.browser.jupyterlab import Notebook
+from tests.browser.recorded_kernel import RECORDED_KERNEL
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 # A cell for each view, showing as much of it as one state can.
 VIEWS = {
     "backend-chooser": "widgets.BackendChooser()",
+    "memory-view": f"{RECORDED_KERNEL}\nview = widgets.MemoryView(recording, block_table, seq_lens)\nview.access = 8\nview",
+    "softmax-stepper": "view = widgets.SoftmaxStepper([2.0, 1.0, 5.0, 3.0, -1e400, -1e400, 12.0, 0.0])\nview.step = 8\nview",
 }
 
 

@@ -11,16 +11,19 @@ function draw({ model, root, on }) {
     root.append(element("p", { text: "Nothing was recorded: no Triton kernel ran." }));
     return;
   }
-  const change = (traits) => { // each on its own would draw twice
+  const change = (traits) => { // what is said is saved with it: an echo that came later would be too old
     for (const [name, value] of Object.entries(traits)) model.set(name, value);
+    model.set("summary", said());
     model.save_changes();
   };
+  const said = () => walk.position ? walk.sentence(walk.order[walk.position - 1])
+    : `${walk.order.length} accesses, none shown yet. Next shows the first one.`;
   const go = (position) => change({ access: position ? walk.order[position - 1] : -1 });
   const choose = (part) => {
     const chosen = { ...model.get("chosen"), ...part };
     walk.filter(chosen);
     const stays = walk.order.indexOf(model.get("access")) >= 0;
-    change(stays ? { chosen } : { chosen, access: -1 });
+    change(stays ? { chosen } : { access: -1, chosen });
   };
   const filters = filterRow(state, data, walk, choose, () => {
     const next = walk.order.findIndex((access, index) => index >= walk.position && walk.isMarked(access));
@@ -39,26 +42,22 @@ function draw({ model, root, on }) {
       element("div", { class: "abc-mv-right" }, legend(state, walk), element("div", { class: "abc-mv-tensors" },
         [...tensors].sort((one, other) => other.height - one.height).map((tensor) => tensor.node)))));
 
-  const redraw = (aloud = true) => {
+  const redraw = () => {
     const chosen = model.get("chosen");
     walk.filter(chosen);
     walk.move(Math.max(0, walk.order.indexOf(model.get("access")) + 1));
     const access = walk.position ? walk.order[walk.position - 1] : -1;
     steps.show(walk.position, `access ${walk.position} of ${walk.order.length}${filtered(chosen) ? " chosen" : ""}`, walk.order.length);
-    const said = access < 0 ? `${walk.order.length} accesses, none shown yet. Next shows the first one.` : walk.sentence(access);
-    panel.replaceChildren(element("p", { class: walk.isMarked(access) ? "abc-mv-fault" : "", text: walk.isMarked(access) ? `✘ ${said}` : said }));
+    panel.replaceChildren(element("p", { class: walk.isMarked(access) ? "abc-mv-fault" : "", text: `${walk.isMarked(access) ? "✘ " : ""}${said()}` }));
     filters.show(chosen);
     programs.show(walk.program(access), chosen.program);
     source.show(access, chosen.line);
     tensors.forEach((tensor) => tensor.show(access, filtered(chosen)));
     byteBars(bytes, state, walk);
-    if (aloud) model.set("summary", said);
   };
-  const once = () => { if (!waiting) { waiting = true; queueMicrotask(() => { waiting = false; redraw(); }); } };
-  let waiting = false;
-  on("access", once);
-  on("chosen", once);
-  redraw(false);
+  on("access", redraw);
+  on("chosen", redraw);
+  redraw();
 }
 
 function filtered(chosen) {

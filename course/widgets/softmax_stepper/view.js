@@ -2,7 +2,12 @@
 
 function draw({ model, root, ask, on }) {
   const form = scoresForm(model, ask);
-  const at = (step) => { model.set("step", step); model.save_changes(); };
+  const at = (step) => { // what is said is saved with the step: an echo that came later would be too old
+    model.set("step", step);
+    const frame = model.get("state").frames[Math.floor((step - 1) / 2)];
+    model.set("summary", !frame ? "Nothing is seen yet." : step % 2 ? frame.question : frame.sentence);
+    model.save_changes();
+  };
   const steps = element("div", {});
   const scores = element("div", { class: "abc-scroll abc-sm-scores", role: "img" });
   const panel = element("div", { class: "abc-sm-panel" });
@@ -21,13 +26,13 @@ function draw({ model, root, ask, on }) {
     dimension = Math.min(dimension, frames[0].acc.length - 1);
     control = stepper("Step through the row", 2 * frames.length, at);
     const pick = frames[0].acc.length < 2 ? [] : [choice("Number of acc that is drawn",
-      frames[0].acc.map((_, index) => [index, `acc[${index}]`]), dimension, (value) => { dimension = Number(value); redraw(false); })];
+      frames[0].acc.map((_, index) => [index, `acc[${index}]`]), dimension, (value) => { dimension = Number(value); redraw(); })];
     steps.replaceChildren(element("div", { class: "abc-row" }, control.node, ...pick));
     form.show();
-    redraw(false);
+    redraw();
   };
 
-  const redraw = (aloud = true) => {
+  const redraw = () => {
     const state = model.get("state");
     const step = Math.min(model.get("step"), 2 * state.frames.length);
     const taken = Math.floor(step / 2); // tiles that are taken in
@@ -54,10 +59,9 @@ function draw({ model, root, ask, on }) {
       ...known.wrong.map((text) => element("p", { class: "abc-fault", text: `✘ ${text}` })),
       ...known.fates.map((text) => element("p", { class: "abc-sm-fate", text: `✘ ${text}` })),
       element("p", { class: "abc-sm-dense", text: known.dense.sentence })] : []));
-    if (aloud) model.set("summary", step === 0 ? "Nothing is seen yet." : asking ? frame.question : frame.sentence);
   };
 
-  on("step", () => redraw());
+  on("step", redraw);
   rebuild();
   return rebuild;
 }
