@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 # A cell for each view, showing as much of it as one state can.
 VIEWS = {
     "backend-chooser": "widgets.BackendChooser()",
-    "memory-view": f"{RECORDED_KERNEL}\nview = widgets.MemoryView(recording, block_table, seq_lens)\nview.access = 8\nview",
+    "memory-view": f"{RECORDED_KERNEL}\nview = widgets.MemoryView(recording, block_table, seq_lens)\nview.access = 10\nview",
     "softmax-stepper": "view = widgets.SoftmaxStepper([2.0, 1.0, 5.0, 3.0, -1e400, -1e400, 12.0, 0.0])\nview.step = 8\nview",
 }
 

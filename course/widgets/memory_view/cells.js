@@ -4,6 +4,8 @@ const ROWS = 12;
 /** One tensor as cells, `ROWS` rows at a time, with how often each was touched so far. */
 function tensorPicture(state, data, walk, index, go) {
   const tensor = state.tensors[index];
+  const owners = tensor.kind === "cache" ? state.owners : {};
+  const owned = Object.keys(owners).length > 0; // else nobody said who owns what
   const unit = tensor.kind === "cache" ? "block" : "row";
   const box = element("div", { class: "abc-mv-cells", role: "grid", "aria-label": `${tensor.name}, cells` });
   const rowsShown = element("span", {});
@@ -27,7 +29,7 @@ function tensorPicture(state, data, walk, index, go) {
     box.replaceChildren(...Array.from({ length: rows }, (_, row) => {
       const cells = Array.from({ length: tensor.columns }, () => element("div", { role: "gridcell" }));
       nodes.push(...cells);
-      const owner = tensor.owners[first + row];
+      const owner = owners[first + row];
       const label = tensor.kind === "cache" ? `${first + row}` : tensor.kind === "flat" ? `${(first + row) * tensor.length}` : rowIndices(tensor, first + row).join(", ");
       return element("div", { class: "abc-mv-row", role: "row" }, element("span", { role: "rowheader", class: `abc-mv-row-name ${owner ? ownerClass(owner.requests[0]) : ""}`,
         text: owner ? `${label} r${owner.requests.join(",")}` : label }), cells);
@@ -47,8 +49,8 @@ function tensorPicture(state, data, walk, index, go) {
     nodes.forEach((cell, i) => {
       const at = first * tensor.columns + i;
       const count = walk.counts[index][at];
-      const owner = tensor.owners[Math.floor(at / tensor.columns)];
-      const free = tensor.kind === "cache" && Object.keys(tensor.owners).length > 0 && (!owner || (at % tensor.columns) * tensor.group >= owner.held);
+      const owner = owners[Math.floor(at / tensor.columns)];
+      const free = owned && (!owner || (at % tensor.columns) * tensor.group >= owner.held);
       const bad = walk.unowned[index][at] > 0;
       const name = `abc-mv-cell${free ? " abc-mv-free" : ""}${count ? " abc-mv-before" : ""}${marks && walk.touched[index][at] ? " abc-mv-line" : ""}${
         now.has(at) ? " abc-mv-now" : ""}${bad ? " abc-mv-bad" : ""}`;

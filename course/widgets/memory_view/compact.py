@@ -104,17 +104,19 @@ def _positions(recording: Recording, name: str, layout: Layout) -> tuple[np.ndar
     columns, known = recording.columns, recording.tensors[name]
     access, run = columns.runs_of(columns.tensor == recording.number(name))
     ends = np.cumsum(columns.run_length[run], dtype=np.int64)
-    parts = [np.empty((0, 2), dtype=np.int64)]
+    # One number for access and position, from -1: numbers are sorted much faster than pairs.
+    size = layout.rows * layout.length + 1
+    parts = [np.empty(0, dtype=np.int64)]
     for chunk in range(0, int(ends[-1]) if len(ends) else 0, _CHUNK):
         part = slice(*np.searchsorted(ends, [chunk, chunk + _CHUNK], side="right"))
         length = columns.run_length[run[part]]
         owner = np.repeat(access[part], length)
         offsets = expand_runs(columns.run_start[run[part]], length, columns.itemsize[access[part]])
-        pairs = np.column_stack([owner, layout.positions(known, offsets // known.itemsize)])
+        keys = owner * size + layout.positions(known, offsets // known.itemsize) + 1
         # Neighbouring elements mostly share their position.
-        parts.append(pairs[np.r_[len(pairs) > 0, (pairs[1:] != pairs[:-1]).any(axis=1)]])
-    pairs = np.unique(np.concatenate(parts), axis=0)
-    return pairs[:, 0], pairs[:, 1]
+        parts.append(keys[np.r_[len(keys) > 0, keys[1:] != keys[:-1]]])
+    keys = np.unique(np.concatenate(parts))
+    return keys // size, keys % size - 1
 
 
 def _reasons_at(

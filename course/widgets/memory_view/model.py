@@ -93,6 +93,7 @@ class MemoryPicture:
             "kinds": list(KINDS),
             "verbs": list(VERBS.values()),
             "tensors": [self._tensor(name) for name in recording.names],
+            "owners": self._owners,
             "lines": [asdict(line) | {"place": line.place, "words": _capital(line)} for line in lines],
             "stacks": [[lines[line] for line in stack] for stack in recording.stacks],
             "sources": [asdict(source) for source in sources],
@@ -150,7 +151,6 @@ class MemoryPicture:
             "name": name,
             "shape": list(tensor.shape),
             "dtype": tensor.dtype,
-            "owners": self._owners if layout.kind == "cache" else {},
             **asdict(layout),
         }
 

@@ -97,7 +97,8 @@ function programPicture(state, data, choose) {
     chips.replaceChildren(...nodes);
     const many = state.programs.length > PROGRAMS ? `, ${first} to ${first + shown.length - 1} shown` : "";
     heading.textContent = `Programs: ${state.launches.map((launch) => `${launch.kernel}[${(launch.grid || []).join(", ")}]`).join(", ")}${many}`;
-    grid(nodes, 8, { choose: (index) => choose({ program: first + index === chosenNow ? -1 : first + index }) });
+    const across = () => nodes.filter((node) => node.offsetTop === nodes[0].offsetTop).length; // as they are wrapped
+    grid(nodes, across, { choose: (index) => choose({ program: first + index === chosenNow ? -1 : first + index }) });
   };
   const show = (current, chosen) => {
     chosenNow = chosen;
@@ -117,7 +118,7 @@ function legend(state, walk) {
   const key = (name, text, sample) => element("span", { class: "abc-mv-key" }, element("span", { class: `abc-mv-cell ${name}`, text: sample, "aria-hidden": "true" }), text);
   return element("div", { class: "abc-mv-legend" }, key("abc-mv-now", "touched now", "2"), key("abc-mv-before", "before, how often", "1"),
     key("abc-mv-line", "part of what is chosen", ""),
-    state.tensors.some((tensor) => Object.keys(tensor.owners).length) ? [key("abc-mv-free", "slot that nobody owns", ""), element("span", { class: "abc-mv-key", text: "r0: request 0's block" })] : [],
+    Object.keys(state.owners).length ? [key("abc-mv-free", "slot that nobody owns", ""), element("span", { class: "abc-mv-key", text: "r0: request 0's block" })] : [],
     walk.marked ? key("abc-mv-bad", "not owned, or outside", "1✘") : null);
 }
 

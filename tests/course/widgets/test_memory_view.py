@@ -142,7 +142,7 @@ def test_unowned_reads_are_marked_where_the_recording_says_so(mistake: int) -> N
 
 def test_only_the_slots_past_the_end_are_marked_in_a_block_that_is_owned() -> None:
     picture = MemoryPicture(record(toys.READS_THE_TAIL), BATCH.block_table, BATCH.seq_lens)
-    owners = picture.to_dict()["tensors"][picture.recording.number("key_cache")]["owners"]
+    owners = picture.to_dict()["owners"]
     found = {"owned": 0, "unowned": 0}
     for access in picture.recording.accesses(tensor="key_cache"):
         runs = range(picture.columns.first_run[access.index], picture.columns.first_run[access.index + 1])
