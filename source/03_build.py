@@ -1350,6 +1350,8 @@ if kernels.INTERPRET:
 # reads it again? Those bytes are the price of splitting.
 
 # %% q10b-see-view
+if kernels.INTERPRET:
+    recording.least = course.recording.least_bytes(batch[4], batch[1], batch[2])
 widgets.MemoryView(recording, batch[3], batch[4]) if kernels.INTERPRET else None
 
 # %% q10b-invariants [markdown]

@@ -4,7 +4,7 @@
     widgets.BackendChooser()
 
 In a view's folder: `model.py` (what is shown, computed and tested without a browser), `widget.py` (what the page may
-ask of the model), `view.js` and `view.css` (the drawing). `view.py` here has what all views share, `common.js` and
+ask of the model), `view.js` and the scripts beside it, `view.css` (the drawing). `view.py` here has what all views share, `common.js` and
 `common.css` its other half. A view also shows itself as a table in text and HTML, for wherever no kernel runs.
 
 Importing `course.widgets` is cheap: a view is loaded when it is asked for, and its model loads no widget.

@@ -43,5 +43,5 @@ function sourceListing(state, data, walk, choose) {
       pane.scrollTop = now.offsetTop - pane.clientHeight / 2;
     }
   };
-  return { node: element("div", {}, element("div", { class: "abc-mv-heading", text: "Source: line, accesses, bytes (▶ now; choose a line to see its accesses)" }), pane), show };
+  return { node: element("div", {}, element("div", { class: "abc-mv-heading", text: "Source: line, accesses, bytes (▶ now)" }), pane), show };
 }

@@ -132,7 +132,7 @@ function byteBars(node, state, walk) {
     const bar = (label, all, now, least) => element("div", { class: "abc-mv-bar" }, element("span", { text: label }),
       element("div", { class: "abc-mv-track", "aria-hidden": "true" }, element("div", { class: "abc-mv-all", style: `width:${percent(all)}` }),
         element("div", { class: "abc-mv-sofar abc-owner-1", style: `width:${percent(now)}` }), least ? element("div", { class: "abc-mv-least", style: `left:${percent(least)}` }) : null),
-      element("span", { text: `${comma(now)} of ${comma(all)}${least ? `; least ${comma(least)}: ${(all / least).toFixed(2)} times` : ""}` }));
+      element("span", { text: `${comma(now)} of ${comma(all)}${least ? `; least ${comma(least)}, ${(all / least).toFixed(2)} times` : ""}` }));
     return [row.loaded ? bar(row.tensor, row.loaded, walk.loaded[index], row.least) : null, row.stored ? bar(`${row.tensor} (stored)`, row.stored, walk.stored[index], null) : null];
   }).filter(Boolean);
   node.replaceChildren(element("div", { class: "abc-mv-heading", text: "Bytes so far, of all; the mark is the least possible" }), ...rows);

@@ -6,18 +6,18 @@ function scoreBars(node, state, { taken, asking, step }) {
   const [low, high] = [Math.min(0, ...all), Math.max(0, ...all)];
   const span = high - low || 1;
   const place = (value) => 26 + 104 * (value - low) / span; // pixels above the bottom: room for a number below and above
-  const width = Math.max(16, Math.min(52, 700 / state.frames.flatMap((frame) => frame.scores).length));
+  const width = Math.max(16, Math.min(52, 960 / state.frames.flatMap((frame) => frame.scores).length));
   const current = asking ? taken : taken - 1;
   const tiles = state.frames.map((frame, index) => {
     const seen = index < taken;
     const bars = frame.scores.map((score, i) => {
-      const text = frame.texts[i];
+      const text = score === null ? frame.texts[i] : String(Number(score.toPrecision(3))); // in full they stand in the question
       const top = score === null ? place(0) + 8 : Math.max(place(score), place(0));
       const bar = score === null ? "abc-sm-masked" : seen ? ownerClass(index) : index === current ? "abc-sm-coming" : "abc-sm-ahead";
       const bottom = score === null ? place(0) : Math.min(place(score), place(0));
       return element("div", { class: "abc-sm-column", style: `width:${width}px` },
         element("div", { class: `abc-sm-bar ${bar}`, style: `bottom:${bottom}px;height:${Math.max(top - bottom, 2)}px` }),
-        width >= 30 ? element("span", { class: "abc-sm-text", style: `bottom:${score !== null && score < 0 ? bottom - 19 : top + 1}px`, text }) : null);
+        width >= 36 ? element("span", { class: "abc-sm-text", style: `bottom:${score !== null && score < 0 ? bottom - 19 : top + 1}px`, text }) : null);
     });
     const lines = index > current || step === 0 ? [] : maximumLines(state, { taken, asking, index, current, place });
     return element("div", { class: `abc-sm-tile${index === current ? " abc-sm-current" : ""}` },
@@ -27,10 +27,10 @@ function scoreBars(node, state, { taken, asking, step }) {
   const frame = state.frames[Math.max(current, 0)];
   const m = step === 0 ? "-inf" : asking ? frame.m_before : frame.m;
   const old = !asking && step && frame.m !== frame.m_before ? `, before it ${frame.m_before} (dashed)` : "";
-  node.setAttribute("aria-label", `Scores of ${state.unit} 0 to ${state.frames.length - 1}; m is ${m}. ` +
-    state.frames.map((each) => `${each.name}: ${each.scores_text}`).join("; "));
+  const words = `Scores of ${state.unit} 0 to ${state.frames.length - 1}; m is ${m}. ${
+    state.frames.map((each) => `${each.name}: ${each.scores_text}`).join("; ")}`;
   node.replaceChildren(element("div", { class: "abc-sm-heading", text: `Scores; the line is the maximum so far, m = ${m}${old}` }),
-    element("div", { class: "abc-sm-row" }, tiles));
+    element("div", { class: "abc-sm-row", role: "img", "aria-label": words }, tiles));
   const tile = node.querySelector(".abc-sm-current");
   if (tile) node.scrollLeft = Math.max(0, tile.offsetLeft + tile.offsetWidth - node.clientWidth);
 }

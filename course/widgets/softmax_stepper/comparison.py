@@ -45,7 +45,8 @@ def _with_maximum(dtype: torch.dtype, steps: Sequence[SoftmaxStep]) -> list[dict
     columns = []
     for step in steps:
         seen = step.m > -torch.inf
-        term = f"exp({_short(step.m)} - {_short(step.m)}) = 1" if seen else "nothing seen"
+        m = _short(step.m) if step.m >= 0 else f"({_short(step.m)})"
+        term = f"exp({_short(step.m)} - {m}) = 1" if seen else "nothing seen"
         fits = bool(torch.isfinite(step.acc).all())
         fate = (
             ""

@@ -9,7 +9,7 @@ function draw({ model, root, ask, on }) {
     model.save_changes();
   };
   const steps = element("div", {});
-  const scores = element("div", { class: "abc-scroll abc-sm-scores", role: "img" });
+  const scores = takesKeys(element("div", { class: "abc-scroll abc-sm-scores", tabindex: 0, role: "region", "aria-label": "Scores" }));
   const panel = element("div", { class: "abc-sm-panel" });
   const charts = element("div", { class: "abc-row abc-sm-charts" });
   const compared = element("div", { class: "abc-scroll", tabindex: 0, role: "region", "aria-label": "With and without the maximum" });
