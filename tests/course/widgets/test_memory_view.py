@@ -84,6 +84,17 @@ def test_the_cells_are_what_each_access_touches(right: MemoryPicture) -> None:
     assert int(right.columns.reason.max()) == -1
 
 
+def test_a_run_of_cells_stays_in_its_row() -> None:
+    x, out = torch.zeros(4, 8), torch.zeros(4, 8)
+    with course.record(x=x) as recording:
+        toys.copy_tile[(1,)](x, out, 0, 3, 8, 8, 1, ROWS=4, COLUMNS=8)
+    picture = MemoryPicture(recording)
+    columns = picture.columns
+    assert columns.run_cell[: columns.first_run[1]].tolist() == [0, 8, 16]
+    assert columns.run_count[: columns.first_run[1]].tolist() == [8, 8, 8]
+    assert "loads x[0, 0:8]; [1, 0:8]; [2, 0:8]: 24 of 32 lanes, 96 bytes" in picture.sentence(0)
+
+
 @pytest.mark.parametrize("cache", [True, False])
 @pytest.mark.parametrize("shape", [(), (5,), (33,), (3, 4), (2, 70), (2, 3, 4), (3, 40, 2, 2), (2, 2, 3, 5)])
 def test_each_element_has_one_cell_and_the_cell_says_which(shape: tuple[int, ...], cache: bool) -> None:

@@ -72,7 +72,7 @@ def test_without_the_maximum_large_scores_end_in_inf_and_nan(scores: list[float]
     for (name, dtype), side in sides(frame).items():
         if name == "without" and dtype in broken:
             assert (side["l"], side["output"]) == ("inf", ["nan"])
-            assert dtype in side["fate"]
+            assert f"the most that {dtype} holds. l is inf" in side["fate"]
         else:
             assert math.isfinite(float(side["output"][0]))
             assert side["fate"] == ""
