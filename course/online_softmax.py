@@ -3,12 +3,13 @@
     course.softmax_steps(query, key_cache, value_cache, block_table, seq_lens, scale, request=1)
 
 shows, block by block, the scores, the state (m, l, acc) and what the state would answer if the sequence ended there.
+`row_steps` does the same for any row of scores, tile by tile.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,10 @@ from kernels import contract
 if TYPE_CHECKING:
     from course.plots import Picture
 
-__all__ = ["SoftmaxStep", "SoftmaxSteps", "softmax_steps"]
+__all__ = ["SoftmaxStep", "SoftmaxSteps", "row_steps", "softmax_steps"]
 
 State = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+Update = Callable[[State, torch.Tensor, torch.Tensor], State]
 
 # Numbers of acc in the table; a head has 64 or more.
 _SHOWN = 3
@@ -30,18 +32,20 @@ _HEADINGS = ("block", "physical", "positions", "largest score", "m", "factor", "
 
 @dataclass(frozen=True)
 class SoftmaxStep:
-    """The state after one more block.
+    """The state after one more block, or after one more tile of a row that is in no cache.
 
-    block: its place in the request's sequence, from 0. physical: its place in the cache. first, end: it holds the
-    positions `first` to `end - 1` of the request. scores: float32 [end - first], scaled. m, l: the running maximum and sum.
-    acc: float32 [head_size], the weighted sum. factor: exp(m before - m now), what the old l and acc are multiplied with.
+    block: its place in the request's sequence, from 0. physical: its place in the cache, or None. first, end: it holds
+    the positions `first` to `end - 1` of the request. scores: float32 [end - first], scaled; values: float32
+    [end - first, head_size]. m, l: the running maximum and sum. acc: float32 [head_size], the weighted sum.
+    factor: exp(m before - m now), what the old l and acc are multiplied with.
     """
 
     block: int
-    physical: int
+    physical: int | None
     first: int
     end: int
     scores: torch.Tensor
+    values: torch.Tensor
     m: float
     l: float  # noqa: E741  m, l and acc are the field's names
     acc: torch.Tensor
@@ -116,7 +120,7 @@ def softmax_steps(
     *,
     request: int = 0,
     head: int = 0,
-    update: Callable[[State, torch.Tensor, torch.Tensor], State] | None = None,
+    update: Update | None = None,
 ) -> SoftmaxSteps:
     """The state of the online softmax after each block of one request, for one query head.
 
@@ -149,34 +153,66 @@ def softmax_steps(
     _check_index("head", head, num_heads)
     kv_head = head // (num_heads // num_kv_heads)
     seq_len = int(seq_lens[request])
-    device = query.device
-    state: State = (
-        torch.tensor(-torch.inf, device=device),
-        torch.tensor(0.0, device=device),
-        torch.zeros(head_size, device=device),
-    )
-    steps = []
-    for block, first in enumerate(range(0, seq_len, block_size)):
+    tiles = []
+    for first in range(0, seq_len, block_size):
         end = min(first + block_size, seq_len)
-        physical = int(block_table[request, block])
+        physical = int(block_table[request, first // block_size])
         keys = key_cache[physical, : end - first, kv_head].float()
         values = value_cache[physical, : end - first, kv_head].float()
-        scores = keys @ query[request, head].float() * scale
-        m_before = float(state[0])
-        state = _checked((update or _update)(state, scores, values), head_size)
-        m, l, acc = state  # noqa: E741
-        factor = float(torch.exp(torch.tensor(m_before) - m.cpu()))
-        steps.append(
-            SoftmaxStep(block, physical, first, end, scores, float(m), float(l), acc.clone(), factor)
-        )
+        tiles.append((physical, keys @ query[request, head].float() * scale, values))
+    steps = _walk(tiles, head_size, query.device, update or _update)
     return SoftmaxSteps(steps, request=request, head=head, kv_head=kv_head, seq_len=seq_len)
+
+
+def row_steps(
+    scores: torch.Tensor, values: torch.Tensor, tile: int, *, update: Update | None = None
+) -> list[SoftmaxStep]:
+    """The state after each tile of one row: scores [n], -inf where masked, values [n, head_size], `tile` scores at a time.
+
+    The state is of the scores' dtype. update: as for `softmax_steps`.
+    """
+    tiles = [
+        (None, scores[first : first + tile], values[first : first + tile])
+        for first in range(0, len(scores), tile)
+    ]
+    return _walk(tiles, values.shape[1], scores.device, update or _update)
+
+
+def _walk(
+    tiles: Sequence[tuple[int | None, torch.Tensor, torch.Tensor]],
+    head_size: int,
+    device: torch.device,
+    update: Update,
+) -> list[SoftmaxStep]:
+    """The states after each (physical, scores, values)."""
+    dtype = tiles[0][1].dtype if tiles else torch.float32
+    state: State = (
+        torch.tensor(-torch.inf, device=device, dtype=dtype),
+        torch.tensor(0.0, device=device, dtype=dtype),
+        torch.zeros(head_size, device=device, dtype=dtype),
+    )
+    steps: list[SoftmaxStep] = []
+    first = 0
+    for block, (physical, scores, values) in enumerate(tiles):
+        m_before = float(state[0])
+        state = _checked(update(state, scores, values), head_size)
+        m, l, acc = float(state[0]), float(state[1]), state[2].clone()  # noqa: E741
+        # Nothing seen before: what was kept drops out.
+        factor = 0.0 if m_before == -torch.inf else float(torch.tensor(m_before - m).exp())
+        steps.append(
+            SoftmaxStep(block, physical, first, first + len(scores), scores, values, m, l, acc, factor)
+        )
+        first += len(scores)
+    return steps
 
 
 def _update(state: State, scores: torch.Tensor, values: torch.Tensor) -> State:
     m, l, acc = state  # noqa: E741
     m_new = torch.maximum(m, scores.max())
-    factor = torch.exp(m - m_new)
-    weights = torch.exp(scores - m_new)
+    # While everything is masked the maximum is still -inf, and -inf - (-inf) would be NaN.
+    above = m_new if m_new > -torch.inf else torch.zeros_like(m_new)
+    factor = torch.exp(m - above)
+    weights = torch.exp(scores - above)
     return m_new, l * factor + weights.sum(), acc * factor + weights @ values
 
 

@@ -883,6 +883,23 @@ print(f"e**(2 - 5)                   = {math.exp(2 - 5):.6f}")
 #
 # What holds for `l` holds for `acc`, which is a sum of the same terms. The rest is yours.
 
+# %% rescale-steps-read [markdown]
+# **Step through it.** Eight scores in four tiles. *Next* lets a tile in; then type the new `m` and the factor, and reveal
+# them. Guess before each reveal. Notice three things:
+#
+# 1. The bars of `l` and `acc`: how much of `before` is left after `× factor`, and when all of it.
+# 2. Tile 2 is masked completely. What may `m`, `l` and `acc` do?
+# 3. The table compares with the naive formula. Tile 3 brings a score of 12: in which column does it end in inf and nan? Then
+#    write 100 instead of 12, and for a last row six times -200.
+
+# %% rescale-steps
+from course import widgets
+
+widgets.SoftmaxStepper(
+    [2.0, 1.0, 5.0, 3.0, -math.inf, -math.inf, 12.0, 0.0],
+    values=[10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0],
+)
+
 # %% q3-exercise [markdown]
 # ### Exercise: the update
 #
@@ -983,6 +1000,15 @@ for i, (tile, tile_value) in enumerate(zip(tiles, tile_values)):
     m, l, acc = (float(part) for part in state)
     expected = ", ".join(f"{part:.4f}" for part in by_definition[i])
     print(f"{i:10} {m:6.1f} {l:8.4f} {acc:11.4f}          {expected}")
+
+# %% q3-steps-read [markdown]
+# And on a row that you choose: below, **your** function takes the steps. Where its state is not what the definition says, a line
+# with ✘ names the first number that is off. Try the rows that could hurt it: a first tile of -inf, -inf; a falling row; all
+# scores equal; tiles of 3 that do not divide the row.
+
+# %% q3-steps
+my_scores = [-math.inf, -math.inf, 2.0, 1.0, 5.0, 3.0, 4.0, 0.0]
+widgets.SoftmaxStepper(my_scores, update=online_softmax_update)
 
 # %% predict-tile-size
 # Predict: 1000 scores as large as 300. Does the result get worse with 1000 tiles of 1 than with 1 tile of 1000?

@@ -147,6 +147,18 @@ steps = course.softmax_steps(query, key_cache, value_cache, block_table, seq_len
 print("It read:      ", len(steps), "blocks,", steps[-1].end - steps[-1].first, "slots of the last one")
 steps.picture()
 
+# %% steps-view-read [markdown]
+# Now a request that you have not seen: 22 tokens in 6 blocks, and a query with large scores. Step through it; before each
+# reveal, say what `m` will be (the block's scores are shown) and whether line 7 has anything to do. In which blocks is the
+# factor 1, and why do they get more frequent towards the end? In the table below the bars: from which block on would float16
+# without line 6 have given nan?
+
+# %% steps-view
+from course import widgets
+
+other_query, *other_caches = small_batch([22], seed=4)
+widgets.SoftmaxStepper(course.softmax_steps(8 * other_query, *other_caches, scale))
+
 # %% one-head-invariants [markdown]
 # **What must hold, and what breaks if it doesn't**
 #
@@ -562,6 +574,16 @@ if kernels.INTERPRET:
     except course.recording.OutOfBounds as error:
         print(error)
 
+# %% toy-out-of-bounds-view-read [markdown]
+# The recording up to there, to step through. Predict first: program 0 works on row 0, which has six numbers. What do its lanes 6
+# and 7 load, and why did nothing stop *them*? Press *Next* once, then look at `x`. Then *Next marked*: the access that was
+# stopped, and its line. Choose a line to see only its accesses; choose a cell to see who touched it.
+
+# %% toy-out-of-bounds-view
+widgets.MemoryView(recording) if kernels.INTERPRET else print(
+    "start Jupyter with TRITON_INTERPRET=1 to see this"
+)
+
 # %% predict-mask
 # Predict: head_size is 80, and tl.arange takes powers of two only. Without a mask on the dimensions: what do 48 lanes load?
 prediction_lanes = ""
@@ -741,6 +763,15 @@ if kernels.INTERPRET:
 # Which slots of the cache were read, and how often: one row a block, one column a slot.
 if kernels.INTERPRET:
     print(recording.reads("key_cache")[:, :, 0, 0])
+
+# %% q9-see-view-read [markdown]
+# The same recording as a picture. Blocks have their owners (r0 is request 0), slots that nobody owns are hatched. Choose
+# program (1, 0, 0), predict which blocks and slots it will touch, then step. Then choose all, and the line that loads keys: does
+# any number in `key_cache` get larger than 1 at the end? That is the byte you pay for twice. Is a hatched slot ever touched? It
+# would be marked ✘, with the line that did it.
+
+# %% q9-see-view
+widgets.MemoryView(recording, batch[3], batch[4]) if kernels.INTERPRET else None
 
 # %% q9-bytes-read [markdown]
 # ### Exercise: read every key once
@@ -1344,6 +1375,16 @@ if kernels.INTERPRET:
             "reads",
             ", ".join(f"block {block}: {len(set(slots))} slots" for block, slots in blocks.items()),
         )
+
+# %% q10b-see-view-read [markdown]
+# Step through it. Predict: which blocks will the third program of the splitting kernel touch, and how many of its stores go to the
+# output? Choose that program and look. Then choose the tensor of partial outputs: who writes it, and which line of which kernel
+# reads it again? Those bytes are the price of splitting.
+
+# %% q10b-see-view
+if kernels.INTERPRET:
+    recording.least = course.recording.least_bytes(batch[4], batch[1], batch[2])
+widgets.MemoryView(recording, batch[3], batch[4]) if kernels.INTERPRET else None
 
 # %% q10b-invariants [markdown]
 # **What must hold, and what breaks if it doesn't**

@@ -4,7 +4,7 @@
     widgets.BackendChooser()
 
 In a view's folder: `model.py` (what is shown, computed and tested without a browser), `widget.py` (what the page may
-ask of the model), `view.js` and `view.css` (the drawing). `view.py` here has what all views share, `common.js` and
+ask of the model), `view.js` and the scripts beside it, `view.css` (the drawing). `view.py` here has what all views share, `common.js` and
 `common.css` its other half. A view also shows itself as a table in text and HTML, for wherever no kernel runs.
 
 Importing `course.widgets` is cheap: a view is loaded when it is asked for, and its model loads no widget.
@@ -18,16 +18,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from course.widgets.backend_chooser.widget import BackendChooser
     from course.widgets.call_path.widget import CallPath
+    from course.widgets.memory_view.widget import MemoryView
+    from course.widgets.softmax_stepper.widget import SoftmaxStepper
     from course.widgets.split_timeline.widget import SplitTimeline
 
 # The views by name, and the folder each is in.
 _VIEWS = {
     "BackendChooser": "backend_chooser",
     "CallPath": "call_path",
+    "MemoryView": "memory_view",
+    "SoftmaxStepper": "softmax_stepper",
     "SplitTimeline": "split_timeline",
 }
 
-__all__ = ["BackendChooser", "CallPath", "SplitTimeline"]
+__all__ = ["BackendChooser", "CallPath", "MemoryView", "SoftmaxStepper", "SplitTimeline"]
 
 
 def __getattr__(name: str) -> Any:

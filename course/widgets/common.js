@@ -123,7 +123,7 @@ function grid(cells, columns, { start = 0, move = () => {}, choose = () => {} } 
 
 /**
  * Previous, Next, Reset and a slider over steps 0 to last. Nothing plays by itself. at(step) is called with the new step.
- * Returns { node, show(step, text) }.
+ * Returns { node, show(step, text, last) }: last where the number of steps has changed.
  */
 function stepper(label, last, at) {
   let step = 0;
@@ -133,13 +133,18 @@ function stepper(label, last, at) {
   const text = element("span", { class: "abc-step" });
   const [previous, next] = [button("Previous", () => go(step - 1)), button("Next", () => go(step + 1))];
   const node = element("div", { class: "abc-row" }, previous, next, button("Reset", () => go(0)), slider, text);
-  const show = (now, said) => {
+  const show = (now, said, end = last) => {
     step = now;
+    last = end;
+    slider.max = String(end);
     slider.value = String(now);
     slider.setAttribute("aria-valuetext", said);
     text.textContent = said;
+    // A button that is focused and disabled takes no keys; they would reach JupyterLab.
+    const stuck = document.activeElement === (now === 0 ? previous : now === last ? next : null);
     previous.disabled = now === 0;
     next.disabled = now === last;
+    if (stuck) slider.focus();
   };
   return { node, show };
 }

@@ -33,8 +33,8 @@ class Model(Protocol):
 class View(anywidget.AnyWidget):
     """A model on a page.
 
-    A subclass names its folder (`folder="backend_chooser"`), in which `view.js` defines `draw(view)` and `view.css`
-    its looks, and its operations: methods of the model that the page may call. Whatever changes the model ends with
+    A subclass names its folder (`folder="backend_chooser"`), in which `view.js` defines `draw(view)` (with
+    what other scripts there are) and `view.css` its looks, and its operations: methods of the model that the page may call. Whatever changes the model ends with
     `refresh`.
 
     state: what the page draws, `model.to_dict()`. summary: one sentence about the last change, read out by screen
@@ -52,7 +52,7 @@ class View(anywidget.AnyWidget):
         if folder is None:  # traitlets makes a subclass of its own for each widget
             super().__init_subclass__(**kwargs)
             return
-        scripts = [_FOLDER / "common.js", _FOLDER / folder / "view.js"]
+        scripts = [_FOLDER / "common.js", *sorted((_FOLDER / folder).glob("*.js"))]
         styles = [_FOLDER / "common.css", _FOLDER / folder / "view.css"]
         # One module and no import: a page that is offline, or a notebook in another folder, has no second file.
         text = "\n".join(path.read_text(encoding="utf-8") for path in scripts)
@@ -60,8 +60,9 @@ class View(anywidget.AnyWidget):
         cls._css = "\n".join(path.read_text(encoding="utf-8") for path in styles if path.exists())
         super().__init_subclass__(**kwargs)
 
-    def __init__(self, model: Model, *, title: str) -> None:
-        super().__init__(state=model.to_dict(), title=title)
+    def __init__(self, model: Model, *, title: str, **traits: Any) -> None:
+        """traits: a subclass's own, which the page must have from the beginning."""
+        super().__init__(state=model.to_dict(), title=title, **traits)
         self.model = model
         self.on_msg(self._receive)
 

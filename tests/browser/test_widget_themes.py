@@ -9,6 +9,7 @@ import pytest
 from tests.browser.accessibility import THEMES, in_theme, serious_faults
 from tests.browser.conftest import Screenshot
 from tests.browser.jupyterlab import Notebook
+from tests.browser.recorded_kernel import RECORDED_KERNEL
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
@@ -25,6 +26,8 @@ VIEWS = {
     "backend-chooser": "widgets.BackendChooser()",
     "call-path": CALL_PATH,
     "split-timeline": 'timeline = widgets.SplitTimeline()\ntimeline.do("guess", "fixed")\ntimeline',
+    "memory-view": f"{RECORDED_KERNEL}\nview = widgets.MemoryView(recording, block_table, seq_lens)\nview.access = 10\nview",
+    "softmax-stepper": "view = widgets.SoftmaxStepper([2.0, 1.0, 5.0, 3.0, -1e400, -1e400, 12.0, 0.0])\nview.step = 8\nview",
 }
 
 
