@@ -17,11 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from course.widgets.backend_chooser.widget import BackendChooser
+    from course.widgets.block_table.widget import BlockTableExplorer
+    from course.widgets.mask_tiles.widget import MaskTiles
 
 # The views by name, and the folder each is in.
-_VIEWS = {"BackendChooser": "backend_chooser"}
+_VIEWS = {
+    "BackendChooser": "backend_chooser",
+    "BlockTableExplorer": "block_table",
+    "MaskTiles": "mask_tiles",
+}
 
-__all__ = ["BackendChooser"]
+__all__ = ["BackendChooser", "BlockTableExplorer", "MaskTiles"]
 
 
 def __getattr__(name: str) -> Any:

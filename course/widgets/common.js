@@ -76,7 +76,7 @@ function table(caption, header, rows, mark = () => "") {
 
 /**
  * One tab stop for many cells: arrows, Home, End, Page Up and Page Down move, Enter and Space choose.
- * cells: elements in order; columns: how many stand in a row; move(index) after each move; choose(index).
+ * cells: elements in order; columns: how many stand in a row, or a function that says it; move(index) after each move; choose(index).
  */
 function grid(cells, columns, { start = 0, move = () => {}, choose = () => {} } = {}) {
   let current = Math.max(0, Math.min(start, cells.length - 1));
@@ -88,11 +88,12 @@ function grid(cells, columns, { start = 0, move = () => {}, choose = () => {} } 
     cells[current].focus();
     move(current);
   };
+  const across = () => (typeof columns === "function" ? columns() : columns);
   const keys = {
     ArrowRight: () => go(current + 1), ArrowLeft: () => go(current - 1),
-    ArrowDown: () => go(current + columns), ArrowUp: () => go(current - columns),
+    ArrowDown: () => go(current + across()), ArrowUp: () => go(current - across()),
     Home: () => go(0), End: () => go(cells.length - 1),
-    PageDown: () => go(Math.min(current + 5 * columns, cells.length - 1)), PageUp: () => go(Math.max(current - 5 * columns, 0)),
+    PageDown: () => go(Math.min(current + 5 * across(), cells.length - 1)), PageUp: () => go(Math.max(current - 5 * across(), 0)),
     Enter: () => choose(current), " ": () => choose(current),
   };
   cells.forEach((cell, index) => {
@@ -109,7 +110,7 @@ function grid(cells, columns, { start = 0, move = () => {}, choose = () => {} } 
 
 /**
  * Previous, Next, Reset and a slider over steps 0 to last. Nothing plays by itself. at(step) is called with the new step.
- * Returns { node, show(step, text) }.
+ * Returns { node, show(step, text, last) }: last where the number of steps has changed.
  */
 function stepper(label, last, at) {
   let step = 0;
@@ -119,8 +120,10 @@ function stepper(label, last, at) {
   const text = element("span", { class: "abc-step" });
   const [previous, next] = [button("Previous", () => go(step - 1)), button("Next", () => go(step + 1))];
   const node = element("div", { class: "abc-row" }, previous, next, button("Reset", () => go(0)), slider, text);
-  const show = (now, said) => {
+  const show = (now, said, end = last) => {
     step = now;
+    last = end;
+    slider.max = String(end);
     slider.value = String(now);
     slider.setAttribute("aria-valuetext", said);
     text.textContent = said;
