@@ -30,8 +30,13 @@ class _Moment:
 
 
 def example_pool() -> BlockPool:
-    """16 blocks of 4 tokens; B begins like A and shares two blocks with it."""
+    """16 blocks of 4 tokens, free in no order, as after a while of serving; B begins like A and shares two blocks with it."""
     pool = BlockPool(16, 4)
+    order = (9, 2, 12, 5, 14, 7, 0, 11, 4, 13, 1, 8, 3, 15, 6, 10)
+    for block in range(16):
+        pool.allocate(block, 4)
+    for block in reversed(order):  # the one that is freed last is handed out first
+        pool.free(block)
     a, b, c = (list(range(number * TEXT, number * TEXT + 12)) for number in (1, 2, 3))
     pool.allocate("A", token_ids=a[:10])
     pool.allocate("B", token_ids=[*a[:8], *b[8:11]])

@@ -8,6 +8,11 @@ function ownersOf(state) {
   return owners;
 }
 
+/** "A8", and "r1·8" where the two would run together. */
+function numbered(label, number) {
+  return /\d$/.test(label) ? `${label}·${number}` : `${label}${number}`;
+}
+
 /** Tokens of a request in one of its logical blocks, and how many of them this step writes. */
 function filled(request, logical, size) {
   const first = logical * size;
@@ -24,7 +29,7 @@ function blockFace(block, owners, state, marks) {
   if (held.length) {
     const [index, logical] = held[0];
     const request = state.requests[index];
-    main = `${request.label}${logical}`;
+    main = numbered(request.label, logical);
     look += ` ${ownerClass(request.hue)}`;
     for (const [each, at] of held.slice(0, 4)) {
       const { count } = filled(state.requests[each], at, state.block_size);
@@ -176,7 +181,7 @@ function slotStrip(state, owners, block) {
     const look = here.length ? ownerClass(here[0].request.hue) : "abc-empty";
     return element("li", { class: `abc-slot ${look}${fresh ? " abc-fresh" : ""}${wrong.has(slot) ? " abc-breach" : ""}` },
       element("span", { class: "abc-number", text: `slot ${slot}` }),
-      element("span", { class: "abc-main", text: here.map(({ request, position }) => `${request.label}${position}`).join(" ") || "–" }),
+      element("span", { class: "abc-main", text: here.map(({ request, position }) => numbered(request.label, position)).join(" ") || "–" }),
       element("span", { class: "abc-note", text: said + (wrong.has(slot) ? " ✗" : "") || (fresh ? "new" : `offset ${offset}`) }));
   });
   const users = held.map(([index, logical]) => `${state.requests[index].name}'s logical block ${logical}`);
@@ -192,9 +197,9 @@ function slotStrip(state, owners, block) {
 function revealTable({ request, rows, verdict }) {
   const why = (row, index) => (!row.reason ? "✔" : row.reason === rows[index - 1]?.reason ? "✘ the same"
     : `✘ ${row.reason[0].toUpperCase()}${row.reason.slice(1)}`);
-  const texts = rows.map((row, index) => [String(row.position), `${row.logical}, offset ${row.offset}`, String(row.physical), String(row.slot),
+  const texts = rows.map((row, index) => [String(row.position), `${row.logical}→${row.physical}`, String(row.offset), String(row.slot),
     row.guess === null ? "–" : String(row.guess), why(row, index)]);
-  return table(`${request}'s new slots: ${verdict}`, ["position", "logical block", "physical block", "slot", "you said", "so"], texts,
+  return table(`${request}'s new slots: ${verdict}`, ["position", "block", "offset", "slot", "you said", "so"], texts,
     (_, index) => (rows[index].reason ? "abc-wrong" : "abc-right"));
 }
 
@@ -252,7 +257,7 @@ function controls(model, ask) {
     const many = Math.max(1, whole(count.input));
     question.textContent = !request ? "Choose a request that runs." :
       `${request.name} has ${request.num_tokens} tokens and gets ${many} more, at ${many === 1 ? `position ${request.num_tokens}` :
-        `positions ${request.num_tokens} to ${request.num_tokens + many - 1}`}. Blocks are handed out in this order: ${state.free.slice(0, 5).join(", ") || "none is free"}${state.free.length > 5 ? ", …" : ""}.`;
+        `positions ${request.num_tokens} to ${request.num_tokens + many - 1}`}. Blocks are handed out in this order: ${state.free.slice(0, 5).join(", ") || "none is free"}${state.free.length > 5 ? ", …" : "."}`;
   };
   const show = (now) => {
     state = now;

@@ -60,7 +60,7 @@ function maskGrid(state, at, said) {
       const look = ["abc-cell", `abc-tile-${kind}`, reason === "seen" ? "abc-seen" : reason.startsWith("no ") ? "abc-pad" : "abc-unseen",
         key % tile_size === 0 ? "abc-left" : "", query % block_q === 0 ? "abc-top" : "",
         key === columns - 1 ? "abc-right-edge" : "", query === state.cells.length - 1 ? "abc-bottom" : ""].join(" ");
-      const cell = element("span", { role: "gridcell", class: look, "aria-label": cellWords(state, query, key), text: MASK_MARKS[reason] });
+      const cell = element("span", { role: "gridcell", class: look, "aria-label": cellWords(state, query, key), text: kind === "skipped" && reason !== "seen" ? "·" : MASK_MARKS[reason] });
       cell.dataset.at = `${query},${key}`;
       cells.push(cell);
       return cell;
@@ -107,14 +107,15 @@ function draw({ model, root, ask }) {
     prediction.replaceChildren(predictionForm(state, ask));
     at.index = Math.min(at.index, state.cells.length * state.cells[0].length - 1);
     const mask = maskGrid(state, at, said);
-    const scroll = takesKeys(element("div", { class: "abc-scroll", tabindex: 0, role: "region", "aria-label": "The mask" }, mask.node));
+    const scroll = element("div", { class: "abc-scroll" }, mask.node);
     const side = state.hiding ? "" : takesKeys(element("div", { class: "abc-scroll", tabindex: 0, role: "region", "aria-label": "The tiles" }, tileMap(state)));
     picture.replaceChildren(scroll, side);
     const { counts } = state;
     numbers.replaceChildren(state.hiding ? "" : element("p", {},
       element("strong", { text: `${counts.full + counts.masked} of ${state.num_tiles} tiles are computed` }),
       `, ${counts.full} of them without a mask. Of ${counts.computed} entries computed, ${counts.seen} are seen and ${counts.wasted} are wasted (${Math.round((100 * counts.wasted) / counts.computed)} %).`),
-    element("p", { class: "abc-key", text: "● seen · × not seen · empty: padding of a tile · solid: full tile, no mask · hatched: masked tile · pale: skipped, never loaded" }));
+    element("p", { class: "abc-key", text: state.hiding ? "● seen · × not seen · empty: padding of a tile"
+      : "● seen · × computed and not seen · empty: padding, computed too · solid: full tile, no mask · hatched: masked tile · dots: skipped, never loaded" }));
     if (field) form.querySelector(`[data-field="${field}"]`)?.focus();
     else if (cell) mask.cells[at.index].focus();
   };
