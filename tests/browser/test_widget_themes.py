@@ -15,6 +15,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 # A cell for each view, showing as much of it as one state can.
 VIEWS = {
     "backend-chooser": "widgets.BackendChooser()",
+    "block-table": "view = widgets.BlockTableExplorer()\nview.do('fork', 'B')\nview.do('predict', 'D', 2, '3, 12')\nview.selected = 0\nview.do('free', 'A')\nview",
+    "block-table-tensors": "import course\ncourse.show(torch.tensor([[5, 2], [5, 7]]), torch.tensor([8, 30]), torch.tensor([7, 6]), block_size=4)",
+    "mask-tiles": "widgets.MaskTiles(9, 6, sliding_window=9)",
 }
 
 
