@@ -61,6 +61,12 @@ function tick(label, checked, choose) {
 /** A line to type into with its label. Enter and leaving it call write(text). */
 function line(label, value, write, attributes = {}) {
   const input = takesKeys(element("input", { type: "text", class: "abc-input", value, onchange: () => write(input.value), ...attributes }));
+  // JupyterLab takes Enter away from the browser, which would have said "change". Leaving the line says it, if it has changed.
+  input.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    input.blur();
+    input.focus();
+  });
   return labelled(label, input);
 }
 
@@ -127,8 +133,11 @@ function stepper(label, last, at) {
     slider.value = String(now);
     slider.setAttribute("aria-valuetext", said);
     text.textContent = said;
+    // A button that is focused and disabled takes no keys; they would reach JupyterLab.
+    const stuck = document.activeElement === (now === 0 ? previous : now === last ? next : null);
     previous.disabled = now === 0;
     next.disabled = now === last;
+    if (stuck) slider.focus();
   };
   return { node, show };
 }

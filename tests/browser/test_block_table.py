@@ -74,6 +74,8 @@ def test_what_is_drawn_is_what_the_kernels_pool_says(lesson: Notebook, cell: str
     view.get_by_role("button", name="Previous").click()
     view.get_by_role("button", name="Previous").click()
     view.get_by_role("status").filter(has_text="Step 0").wait_for()
+    # There is no step before: the button is disabled, and focus is still in the view.
+    assert view.get_by_label("Step", exact=True).evaluate("node => node === document.activeElement")
     assert view.evaluate(PICTURE) == kernel_says(lesson, cell, ASK)
     assert "D" not in [row[0] for row in view.evaluate(PICTURE)["requests"]]
 

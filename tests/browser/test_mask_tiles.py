@@ -31,6 +31,8 @@ def test_a_prediction_comes_before_the_tiles(lesson: Notebook, cell: str) -> Non
         view.get_by_label(kind, exact=True).fill(guess)
     view.get_by_role("button", name="Commit").click()
     view.get_by_text("full: 5 is right; masked: you said 2, it is 3").first.wait_for()
+    # The button is gone, and focus is still in the view.
+    assert view.locator(".abc-cell:focus").count() == 1
     assert view.get_by_role("table").inner_text().count("masked") == 3
     assert view.locator(".abc-cell.abc-tile-full").count() == 5 * 16
 
@@ -39,7 +41,7 @@ def test_each_cell_says_who_sees_whom_by_mouse_and_by_keys(lesson: Notebook, cel
     before = lesson.ids()
     view, keyboard = lesson.output(cell), lesson.page.keyboard
     view.get_by_label("predict first").uncheck()
-    view.get_by_label("sliding window").fill("4")
+    view.get_by_label("sliding window").press_sequentially("4")
     view.get_by_label("sliding window").press("Enter")
     view.get_by_role("status").filter(has_text="sliding_window is 4").wait_for()
     view.get_by_role("gridcell", name="Query 0 at position 10, key at position 11").hover()
@@ -59,4 +61,11 @@ def test_each_cell_says_who_sees_whom_by_mouse_and_by_keys(lesson: Notebook, cel
         "area => [...area.querySelectorAll('.abc-cell')].map(cell => cell.textContent === '●')"
     )
     assert [drawn[row * 16 : row * 16 + 16] for row in range(6)] == mask
+    view.get_by_label("TILE_SIZE").select_text()
+    lesson.page.keyboard.type("0")
+    view.get_by_label("TILE_SIZE").press("Enter")
+    view.get_by_role("alert").filter(
+        has_text="tile_size: expected a whole number from 1 to 64, got 0"
+    ).wait_for()
+    assert view.get_by_label("TILE_SIZE").input_value() == "4"
     assert lesson.ids() == before

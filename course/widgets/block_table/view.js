@@ -250,10 +250,13 @@ function controls(model, ask) {
   const update = () => {
     const waits = chosen.value in state.waiting;
     const request = state.requests.find((each) => each.name === chosen.value);
+    const active = document.activeElement;
     for (const [name, node] of Object.entries(buttons)) node.disabled = name === "resume" ? !waits : name === "free" ? !(waits || request) : !request;
     commitButton.disabled = guessed.disabled = !request;
     evict.disabled = !state.free.some((block) => block in state.cached);
     evictThis.disabled = !(state.free.includes(model.get("selected")) && model.get("selected") in state.cached);
+    // A button that is focused and disabled takes no keys; they would reach JupyterLab.
+    if (active?.disabled && (top.contains(active) || bottom.contains(active))) chosen.focus();
     const many = Math.max(1, whole(count.input));
     question.textContent = !request ? "Choose a request that runs." :
       `${request.name} has ${request.num_tokens} tokens and gets ${many} more, at ${many === 1 ? `position ${request.num_tokens}` :

@@ -19,30 +19,38 @@ function cellWords(state, query, key) {
   return `${who}, key at position ${key}: ${reason}.${tile ? ` Its tile is ${tile[0]}: ${tile[1]}.` : ""}`;
 }
 
+/** The setting. Made once, so that what is being typed outlives an answer from the kernel; show(state) fills in the rest. */
 function maskForm(state, ask) {
+  const inputs = new Map();
   const number = (label, field, least, attributes = {}) => {
-    const value = state.setting[field];
-    const read = (text) => (text === "" ? null : Number(text));
-    const node = line(label, value === null ? "" : String(value), (text) => ask("change", field, read(text)),
-      { type: "number", min: least, max: 64, "data-field": field, ...attributes });
+    const node = line(label, "", (text) => ask("change", field, text === "" ? null : Number(text)),
+      { type: "number", min: least, max: 64, ...attributes });
+    inputs.set(field, node.querySelector("input"));
     return node;
   };
   const preset = choice("Begin from", [["", "a setting"], ...state.presets], "", (name) => name && ask("load", name));
-  preset.querySelector("select").dataset.field = "preset";
-  const causal = tick("causal", state.setting.causal, (value) => ask("change", "causal", value));
-  causal.querySelector("input").dataset.field = "causal";
-  const predicts = tick("predict first", state.predicts, (value) => ask("ask_first", value));
-  predicts.querySelector("input").dataset.field = "predicts";
-  return element("div", { class: "abc-row" }, preset,
+  const ticks = { causal: tick("causal", true, (value) => ask("change", "causal", value)), predicts: tick("predict first", false, (value) => ask("ask_first", value)) };
+  const node = element("div", { class: "abc-row" }, preset,
     number("tokens in the cache", "num_computed", 0), number("query tokens", "num_new", 1), number("BLOCK_Q", "block_q", 1),
-    number("TILE_SIZE", "tile_size", 1), number("sliding window", "sliding_window", 1, { placeholder: "none" }), causal, predicts,
-    button("Reset", () => ask("reset"), { "data-field": "reset" }));
+    number("TILE_SIZE", "tile_size", 1), number("sliding window", "sliding_window", 1, { placeholder: "none" }),
+    ticks.causal, ticks.predicts, button("Reset", () => ask("reset")));
+  let shown = {};
+  const show = (now, all = false) => {
+    for (const [field, input] of inputs) {
+      if (all || shown[field] !== now.setting[field]) input.value = now.setting[field] ?? "";
+    }
+    shown = now.setting;
+    ticks.causal.querySelector("input").checked = now.setting.causal;
+    ticks.predicts.querySelector("input").checked = now.predicts;
+    preset.querySelector("select").value = "";
+  };
+  return { node, show };
 }
 
 function predictionForm(state, ask) {
   if (!state.hiding) return state.verdict ? element("p", { class: "abc-verdict", text: `Your prediction. ${state.verdict}` }) : "";
   const boxes = ["skipped", "full", "masked"].map((kind) => line(kind, "", () => {}, { type: "number", min: 0 }));
-  const values = () => boxes.map((box) => Number(box.querySelector("input").value));
+  const values = () => boxes.map((box) => box.querySelector("input").value).map((text) => (text === "" ? null : Number(text)));
   return element("div", { class: "abc-predict-tiles" },
     element("p", { text: `Predict: of these ${state.num_tiles} tiles, how many are skipped, how many computed without a mask (full), how many with one (masked)?` }),
     element("div", { class: "abc-row" }, boxes, button("Commit and show the tiles", () => ask("commit", ...values()))));
@@ -94,16 +102,18 @@ function tileMap(state) {
   return node;
 }
 
-function draw({ model, root, ask }) {
-  const [form, prediction, picture, numbers] = ["abc-form", "abc-prediction", "abc-picture", "abc-numbers"].map((name) => element("div", { class: name }));
+function draw({ model, root, ask, on }) {
+  const form = maskForm(model.get("state"), ask);
+  const [prediction, picture, numbers] = ["abc-prediction", "abc-picture", "abc-numbers"].map((name) => element("div", { class: name }));
   const said = element("p", { class: "abc-cell-words", text: "Go over a cell with the mouse or the arrow keys: it says who sees whom, and why." });
-  root.append(form, prediction, picture, said, numbers);
+  root.append(form.node, prediction, picture, said, numbers);
   const at = { index: 0 };
   const redraw = () => {
     const state = model.get("state");
     const active = root.contains(document.activeElement) ? document.activeElement : null;
-    const field = active?.dataset.field, cell = active?.dataset.at;
-    form.replaceChildren(maskForm(state, ask));
+    // Where the focused node goes away, focus stays with the cells: from the page's body, keys would reach JupyterLab.
+    const cell = active && (active.dataset.at || prediction.contains(active));
+    form.show(state);
     prediction.replaceChildren(predictionForm(state, ask));
     at.index = Math.min(at.index, state.cells.length * state.cells[0].length - 1);
     const mask = maskGrid(state, at, said);
@@ -116,9 +126,10 @@ function draw({ model, root, ask }) {
       `, ${counts.full} of them without a mask. Of ${counts.computed} entries computed, ${counts.seen} are seen and ${counts.wasted} are wasted (${Math.round((100 * counts.wasted) / counts.computed)} %).`),
     element("p", { class: "abc-key", text: state.hiding ? "● seen · × not seen · empty: padding of a tile"
       : "● seen · × computed and not seen · empty: padding, computed too · solid: full tile, no mask · hatched: masked tile · dots: skipped, never loaded" }));
-    if (field) form.querySelector(`[data-field="${field}"]`)?.focus();
-    else if (cell) mask.cells[at.index].focus();
+    if (cell) mask.cells[at.index].focus();
   };
   redraw();
+  // What was refused is not in force: the form says what is.
+  on("fault", () => { if (model.get("fault")) form.show(model.get("state"), true); });
   return redraw;
 }
