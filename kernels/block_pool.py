@@ -174,11 +174,11 @@ class BlockPool:
 
     def snapshot(self) -> dict[str, Any]:
         """The pool as it is now, for `restore`. What happens to the pool later does not change it."""
-        return copy.deepcopy(vars(self))
+        return _kept(vars(self))
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Bring back the pool that `snapshot` kept."""
-        vars(self).update(copy.deepcopy(snapshot))
+        vars(self).update(_kept(snapshot))
 
     # Looking at the pool
 
@@ -354,6 +354,16 @@ class BlockPool:
             own = ",".join(map(str, tokens[start : start + size])).encode()
             prefixes.append(hashlib.sha256(before + own).digest())
         return prefixes
+
+
+def _kept(pool: dict[str, Any]) -> dict[str, Any]:
+    """A copy of all that changes. What is in a list or dict is never changed itself, but for the requests."""
+    kept = {name: copy.copy(value) for name, value in pool.items()}
+    kept["_requests"] = {
+        request: _Request(*(copy.copy(part) for part in vars(state).values()))
+        for request, state in pool["_requests"].items()
+    }
+    return kept
 
 
 def _is_int(value: object) -> bool:

@@ -195,9 +195,7 @@ class Explorer:
     def to_dict(self) -> dict[str, Any]:
         pool = self.pool.to_dict()
         texts = self._texts()
-        cached = {
-            str(each["block"]): self._held(each["block"], texts) for each in pool["blocks"] if each["cached"]
-        }
+        cached = self._cached([each["block"] for each in pool["blocks"] if each["cached"]], texts)
         waiting = {
             name: text if isinstance(text, int) else len(text) for name, text in self._now.waiting.items()
         }
@@ -254,14 +252,19 @@ class Explorer:
         number = self._arrivals.get(name, len(self._arrivals))
         return [TEXT * (1 + number) + position for position in positions]
 
-    def _held(self, block: int, texts: dict[str, list[int]]) -> str:
-        """A cached block's tokens in words: whose they are, if somebody's that came here."""
-        first, tokens = self.pool.cached_tokens(block) or (0, [])
-        last = first + len(tokens)
+    def _cached(self, blocks: list[int], texts: dict[str, list[int]]) -> dict[str, str]:
+        """Of each cached block, its tokens in words: whose they are, if somebody's that came here."""
+        size = self.pool.block_size
+        whose: dict[tuple[int, tuple[int, ...]], str] = {}
         for name, text in texts.items():
-            if text[first:last] == tokens:
-                return f"{name}'s tokens {first} to {last - 1}"
-        return f"tokens {first} to {last - 1} of a request"
+            for first in range(0, len(text) - size + 1, size):
+                whose.setdefault((first, tuple(text[first : first + size])), f"{name}'s")
+        words = {}
+        for block in blocks:
+            first, tokens = self.pool.cached_tokens(block) or (0, [])
+            name = whose.get((first, tuple(tokens)), "somebody's")
+            words[str(block)] = f"{name} tokens {first} to {first + size - 1}"
+        return words
 
     def _holders(self) -> dict[int, str]:
         holders = {}
