@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
+KERNEL_IS_THERE = """async () => {
+    const panel = window.jupyterapp.shell.currentWidget;
+    await panel.context.ready;
+    await panel.sessionContext.ready;
+    await panel.sessionContext.session.kernel.info;
+}"""
 CODE = "from course import widgets\nwidgets.BlockTableExplorer()"
 
 
@@ -33,7 +39,8 @@ def test_notebook_7_draws_it_and_it_takes_keys(
     write(course_folder / "work" / "notebook-7.ipynb", [])
     page = context.new_page()
     page.goto(server.address("notebooks/work/notebook-7.ipynb"))
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
+    page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.sessionContext")
+    page.evaluate(KERNEL_IS_THERE)
     page.locator(".jp-Cell .cm-content").first.click()
     page.keyboard.press("Shift+Enter")
     view = page.locator(".abc-view")
