@@ -90,8 +90,7 @@ class Explorer:
         """Makes room for a request's next tokens, as a step of the model does."""
         copies, first = self._append(request, num_tokens)
         slots = self.pool.slot_mapping(self._id(request), first)
-        copied = "".join(f" Block {a} is shared, so it was copied to block {b} first." for a, b in copies)
-        sentence = f"{request} got {_count(num_tokens, 'token')}, written to {_many('slot', slots)}.{copied}"
+        sentence = f"{request} got {_count(num_tokens, 'token')}, written to {_many('slot', slots)}.{_copied(copies)}"
         return self._step(sentence, new={request: num_tokens}, copies=copies)
 
     def predict(self, request: str, num_tokens: int, guess: str | Sequence[int]) -> str:
@@ -107,7 +106,7 @@ class Explorer:
         step = Step(table, first, num_tokens, self.pool.block_size, self.pool.num_blocks, before, holders)
         shown = reveal(request, entries, step)
         return self._step(
-            f"{request}'s slot_mapping is {step.right()}: {shown['verdict']}.",
+            f"{request}'s slot_mapping is {step.right()}: {shown['verdict']}.{_copied(copies)}",
             new={request: num_tokens},
             copies=copies,
             reveal=shown,
@@ -302,6 +301,10 @@ def _whole(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
     return value
+
+
+def _copied(copies: list[tuple[int, int]]) -> str:
+    return "".join(f" Block {a} is shared, so it was copied to block {b} first." for a, b in copies)
 
 
 def _count(number: int, noun: str) -> str:

@@ -47,7 +47,10 @@ function blockFace(block, owners, state, marks) {
     if (block in state.cached) { look += " abc-kept"; notes.push("cached"); words.push(`still holds ${state.cached[block]}`); }
     if (marks.next === block) { notes.push("next"); words.push("handed out next"); }
   }
-  if (marks.copied.has(block)) { notes.push(`= ${marks.copied.get(block)}`); words.push(`copy of block ${marks.copied.get(block)}`); }
+  for (const [from, to] of state.copies) {
+    if (to === block) { notes.push(`${from}⇒${to}`); words.push(`copied from block ${from} in this step`); }
+    if (from === block) { notes.push(`⇒${to}`); words.push(`copied to block ${to} in this step`); }
+  }
   if (marks.breaches.has(block)) { look += " abc-breach"; notes.push("✗"); words.push(`breach: ${marks.breaches.get(block)}`); }
   return { look, main, note: notes.join(" "), words: `Block ${block}: ${words.join("; ")}` };
 }
@@ -64,7 +67,7 @@ function blockGrid(numBlocks, select) {
   grid(cells, across, { move: select, choose: select });
   const before = [];
   const show = (state, owners) => {
-    const marks = { next: state.free[0], copied: new Map(state.copies.map(([from, to]) => [to, from])), breaches: new Map() };
+    const marks = { next: state.free[0], breaches: new Map() };
     state.breaches.forEach((breach) => breach.blocks.forEach((block) => marks.breaches.set(block, breach.name)));
     for (let block = 0; block < numBlocks; block++) {
       const face = blockFace(block, owners, state, marks);
@@ -172,6 +175,8 @@ function slotStrip(state, owners, block) {
   const written = new Map(), wrong = new Set();
   state.writes.forEach(([slot, request, token]) => { if (Math.floor(slot / size) === block) written.set(slot, [request, token]); });
   state.breaches.forEach((breach) => breach.slots.forEach((slot) => wrong.add(slot)));
+  const [, whose, from] = (held.length ? null : state.cached[block]?.match(/^(.+)'s tokens (\d+)/)) ?? [];
+  const left = (offset) => (whose === undefined ? "–" : `(${whose.length > 2 ? "" : whose}${Number(from) + offset})`);
   const boxes = Array.from({ length: size }, (_, offset) => {
     const slot = block * size + offset;
     const here = held.filter(([index, logical]) => logical * size + offset < state.requests[index].num_tokens)
@@ -181,7 +186,7 @@ function slotStrip(state, owners, block) {
     const look = here.length ? ownerClass(here[0].request.hue) : "abc-empty";
     return element("li", { class: `abc-slot ${look}${fresh ? " abc-fresh" : ""}${wrong.has(slot) ? " abc-breach" : ""}` },
       element("span", { class: "abc-number", text: `slot ${slot}` }),
-      element("span", { class: "abc-main", text: here.map(({ request, position }) => numbered(request.label, position)).join(" ") || "–" }),
+      element("span", { class: "abc-main", text: here.map(({ request, position }) => numbered(request.label, position)).join(" ") || left(offset) }),
       element("span", { class: "abc-note", text: said + (wrong.has(slot) ? " ✗" : "") || (fresh ? "new" : `offset ${offset}`) }));
   });
   const users = held.map(([index, logical]) => `${state.requests[index].name}'s logical block ${logical}`);
@@ -295,7 +300,7 @@ function draw({ model, root, ask, on }) {
   const details = element("section", { class: "abc-details", "aria-label": "The selected block" });
   const panel = state.live ? controls(model, ask) : null;
   const key = state.live
-    ? "A0 is A's logical block 0 · ×2: two requests share the block · thick edge: written in this step · cached: free, and still of use"
+    ? "A0 is A's logical block 0 · ×2: two requests share the block · thick edge: written in this step · 5⇒7: block 5 was copied to 7 · cached: free, and still of use"
     : "A0 is A's logical block 0 · thick edge: written in this step · ✗ breaks the contract";
   root.append(
     panel ? panel.top : breachList(state, select),
