@@ -6,6 +6,7 @@
 
     course.record(paged_decode, query, key_cache, ...)   # what the kernel loads and stores: course/recording/
     course.softmax_steps(query, key_cache, ...)          # (m, l, acc) after each block: course/online_softmax.py
+    course.show(block_table, slot_mapping, seq_lens, ...)  # your metadata as a picture: course/widgets/block_table/
 
 Importing `course` is cheap: each of its modules is loaded when it is asked for.
 """
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
     from course import plots, recording, roofline, trace, vllm_index, vllm_rules, vllm_show, vllm_source
     from course.online_softmax import softmax_steps
     from course.recording import record
+    from course.widgets.block_table.widget import show
 
 __all__ = [
     "plots",
     "record",
     "recording",
     "roofline",
+    "show",
     "softmax_steps",
     "trace",
     "vllm_index",
@@ -34,7 +37,11 @@ __all__ = [
 ]
 
 # Functions that a notebook calls as `course.NAME`, and the module each is in.
-_FUNCTIONS = {"record": "course.recording", "softmax_steps": "course.online_softmax"}
+_FUNCTIONS = {
+    "record": "course.recording",
+    "show": "course.widgets.block_table.widget",
+    "softmax_steps": "course.online_softmax",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ is nobody's), free blocks that hold nothing of use are handed out before cached 
 request can be forked, with copy-on-write. The pool moves no data: `append` tells which blocks to copy.
 """
 
+import copy
 import hashlib
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
@@ -53,6 +54,8 @@ class BlockPool:
         self._requests: dict[RequestId, _Request] = {}
         self._block_of_prefix: dict[Prefix, int] = {}
         self._prefix_of_block: dict[int, Prefix] = {}
+        # Of each block with a prefix: the position of its first token, and its tokens' ids.
+        self._tokens_of_block: dict[int, tuple[int, list[int]]] = {}
 
     # Changing the pool
 
@@ -154,6 +157,31 @@ class BlockPool:
                 if block not in self._prefix_of_block:
                     self._free.move_to_end(block, last=False)
 
+    def evict(self, block: int | None = None) -> int:
+        """Forget what a free cached block holds; without a block, the one that would be evicted next. Returns the block.
+
+        It is handed out first from now on. Raises ValueError for a block that is used or not cached, and where no
+        free block is cached.
+        """
+        if block is None:
+            block = next((each for each in self._free if each in self._prefix_of_block), None)
+            if block is None:
+                raise ValueError("block: expected a free cached block to be there, got a pool without any")
+        elif self.ref_count(block) > 0 or block not in self._prefix_of_block:
+            state = "used" if self._ref_counts[block] else "free and holds nothing of use"
+            raise ValueError(f"block: expected a free cached block, got {block}, which is {state}")
+        self._forget(block)
+        self._free.move_to_end(block, last=False)
+        return block
+
+    def snapshot(self) -> dict[str, Any]:
+        """The pool as it is now, for `restore`. What happens to the pool later does not change it."""
+        return _kept(vars(self))
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Bring back the pool that `snapshot` kept."""
+        vars(self).update(_kept(snapshot))
+
     # Looking at the pool
 
     @property
@@ -173,6 +201,11 @@ class BlockPool:
     def seq_len(self, request: RequestId) -> int:
         """Tokens that the request has room for so far."""
         return self._find("request", request).num_tokens
+
+    def token_ids(self, request: RequestId) -> list[int] | None:
+        """The request's tokens, or None where the pool was told only how many there are."""
+        tokens = self._find("request", request).token_ids
+        return None if tokens is None else list(tokens)
 
     def num_cached_tokens(self, request: RequestId) -> int:
         """Tokens that were in the cache when the request came: by a shared prefix, or by a fork."""
@@ -206,6 +239,12 @@ class BlockPool:
         if not _is_int(block) or not 0 <= block < self.num_blocks:
             raise ValueError(f"block: expected a block id from 0 to {self.num_blocks - 1}, got {block!r}")
         return self._ref_counts[block]
+
+    def cached_tokens(self, block: int) -> tuple[int, list[int]] | None:
+        """What a cached block holds: the position of its first token, and its tokens' ids. None for other blocks."""
+        self.ref_count(block)
+        held = self._tokens_of_block.get(block)
+        return None if held is None else (held[0], list(held[1]))
 
     def to_dict(self) -> dict[str, Any]:
         """The whole state as lists, dicts and numbers, for a picture or a check."""
@@ -290,9 +329,14 @@ class BlockPool:
         """Hand out the first free block. If it is cached, every free block is: it is evicted from the cache."""
         block = next(iter(self._free))
         if block in self._prefix_of_block:
-            del self._block_of_prefix[self._prefix_of_block.pop(block)]
+            self._forget(block)
         self._take(block)
         return block
+
+    def _forget(self, block: int) -> None:
+        """Evict a block from the cache."""
+        del self._block_of_prefix[self._prefix_of_block.pop(block)]
+        del self._tokens_of_block[block]
 
     def _find_cached(self, prefixes: list[Prefix], num_tokens: int) -> list[int]:
         """The cached blocks that a request can begin with. They never reach to its last token."""
@@ -305,10 +349,14 @@ class BlockPool:
 
     def _cache_full_blocks(self, state: _Request) -> None:
         """Remember full blocks by their prefix. Where two blocks hold the same, the first stays in the cache."""
-        for block, prefix in zip(state.blocks, state.prefixes, strict=False):
+        if state.token_ids is None:
+            return
+        for index, (block, prefix) in enumerate(zip(state.blocks, state.prefixes, strict=False)):
             if prefix not in self._block_of_prefix and block not in self._prefix_of_block:
                 self._block_of_prefix[prefix] = block
                 self._prefix_of_block[block] = prefix
+                first = index * self.block_size
+                self._tokens_of_block[block] = first, state.token_ids[first : first + self.block_size]
 
     def _prefix(self, before: Prefix, block: list[int]) -> Prefix:
         """The name of a full block: of its tokens, after the block of that name."""
@@ -322,6 +370,16 @@ class BlockPool:
             before = prefixes[-1] if prefixes else b""
             prefixes.append(self._prefix(before, tokens[start : start + size]))
         return prefixes
+
+
+def _kept(pool: dict[str, Any]) -> dict[str, Any]:
+    """A copy of all that changes. What is in a list or dict is never changed itself, but for the requests."""
+    kept = {name: copy.copy(value) for name, value in pool.items()}
+    kept["_requests"] = {
+        request: _Request(*(copy.copy(part) for part in vars(state).values()))
+        for request, state in pool["_requests"].items()
+    }
+    return kept
 
 
 def _is_int(value: object) -> bool:

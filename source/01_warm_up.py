@@ -50,6 +50,7 @@ import math
 import torch
 
 import autograder
+import course
 import kernels  # before anything that loads triton: without a GPU, this turns its interpreter on
 from course import backend_table, deployments, plots, vllm_rules, widgets
 from kernels import reference
@@ -187,6 +188,42 @@ plots.pool_map(moments)
 #
 # How large should a block be? Small blocks waste less; large ones mean shorter tables and longer straight walks.
 # vLLM's default is `vllm/config/cache.py:45` (`DEFAULT_BLOCK_SIZE`), unless the chosen backend prefers another.
+
+# %% explorer-read [markdown]
+# Now hold the table in your own hands. The view below works a real `kernels.BlockPool`, the one that the checks use. The lines on
+# the left are three requests as they see themselves, `logical→physical`; the cells on the right are the cache. Choose a block, with
+# the mouse or with Tab and the arrow keys, to see whose token lies in which slot. Previous and Reset take steps back.
+#
+# 1. **Predict.** C gets 1 more token. Into which slot? Type it under *Predict the next step* before you press *Commit*. Then do the
+#    same for A with 3 new tokens: its last block has no room for all of them, and the view says which block is handed out next.
+# 2. **Fork** B, then append one token to the fork. One block is copied first: whose, where to, and why only that one?
+# 3. **Reset**. Then **free** A and B, and look at the blocks marked *cached*. **Admit** a request of 12 tokens that begins like A. Which blocks does
+#    it get without computing anything?
+
+# %% explorer
+explorer = widgets.BlockTableExplorer()
+explorer
+
+# %% explorer-answers [markdown]
+# <details><summary>What you should have seen</summary>
+#
+# <b>1.</b> C has 5 tokens; the new one stands at position 5, logical block 1, offset 1. That is physical block 7: slot 7 * 4 + 1 = 29. A's
+# come at positions 10, 11 and 12: two in the rest of block 12, slots 50 and 51, and one at the start of the block that is handed out,
+# block 0: slot 0.
+#
+# <b>2.</b> The fork shares all of B's blocks, the last one too, which has room for one more token. Full blocks are never written again and
+# stay shared. The last one is written, and a block that is written has one owner: B's block 5 is copied to the block that is handed out
+# next (<b>copy-on-write</b>), and the new token goes to the copy.
+#
+# <b>3.</b> The first 8 tokens are found again as long as nobody needed their blocks: two full blocks, shared. A half-filled block is never
+# cached, so the rest is computed.
+#
+# </details>
+#
+# vLLM does the same: it looks for cached blocks (`vllm/v1/core/kv_cache_manager.py:194` (`get_computed_blocks`)), evicts a block that it
+# hands out anew (`vllm/v1/core/block_pool.py:365` (`_maybe_evict_cached_block`)), and preempts a request by freeing its blocks
+# (`vllm/v1/core/sched/scheduler.py:938` (`self.kv_cache_manager.free(request)`)). The fork, with its copy,
+# is this course's own.
 
 # %% block-size-trade
 print("block_size   empty places   blocks in the longest table")
@@ -556,6 +593,18 @@ def build_metadata(
     }
     ### END SOLUTION
 
+
+# %% q2-show-read [markdown]
+# **See your own tensors.** `course.show` draws what your function returned for the batch of the pictures above, and names what breaks the
+# contract. A cell with a thick edge is what seq_lens says this step writes; choose a block to see whether your slots agree. Grey entries
+# past a request's end are never judged.
+
+# %% q2-show
+course.show(
+    **build_metadata(block_tables, num_computed_tokens, num_new_tokens, block_size),
+    block_size=block_size,
+    num_blocks=num_blocks,
+)
 
 # %% q2-metadata nbgrader={"grade": true, "points": 5}
 autograder.check("build_metadata", build_metadata)

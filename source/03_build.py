@@ -845,6 +845,34 @@ for position in query_position.tolist():
     row = "".join("■ " if key <= position else "· " for key in key_position.tolist())
     print(f"query at position {position}: {row} sees up to {position}")
 
+# %% q10-tiles-read [markdown]
+# A kernel does not go over the mask entry by entry. It takes tiles: BLOCK_Q queries by TILE_SIZE keys. A tile that nobody sees is **skipped**,
+# never even loaded. A tile that everybody sees whole is **full**: no mask to apply. Only the tiles in between are **masked**. And whatever
+# is computed and not seen is wasted.
+#
+# Below is a chunk of 6 new tokens after 10 in the cache. **Predict** how many of its 8 tiles are of which kind, and commit. Then:
+#
+# 1. Begin from *causal prefill*: which share of the tiles is skipped, and why is it less than half of them?
+# 2. Begin from *decode*: nothing is masked. What is wasted all the same, and which of the two tile sizes is to blame?
+# 3. Begin from *sliding window* and make BLOCK_Q larger. Why do the skipped tiles in the lower left go first?
+
+# %% q10-tiles
+widgets.MaskTiles(num_computed=10, num_new=6, block_q=4, tile_size=4, predict=True)
+
+# %% q10-tiles-answers [markdown]
+# <details><summary>What you should have seen</summary>
+#
+# <b>1.</b> 3 of 9. The tiles on the diagonal have to be computed: with n blocks on a side, n of n * n tiles are masked and
+# (n - 1) / 2n skipped. Half is what it comes to for long prompts.
+#
+# <b>2.</b> Three of the block's four rows are padding: 75 % of the entries. BLOCK_Q is too large for one query token. Kernels fill such rows
+# with the query heads that share a kv head, as yours does.
+#
+# <b>3.</b> A tile can be skipped if no query of its block has a window that reaches into it. A larger block has a query that stands earlier,
+# whose window reaches further back.
+#
+# </details>
+
 # %% q10-torch-read [markdown]
 # The corner is at the bottom right, not at the top left. Three mistakes to look out for: `<` for `<=`; counting from the chunk's
 # start; masking the last block only, when a chunk spans several. **A check of your own:** a prompt in one piece and the same prompt

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from course.widgets.backend_chooser.widget import BackendChooser
+    from course.widgets.block_table.widget import BlockTableExplorer
     from course.widgets.call_path.widget import CallPath
+    from course.widgets.mask_tiles.widget import MaskTiles
     from course.widgets.memory_view.widget import MemoryView
     from course.widgets.softmax_stepper.widget import SoftmaxStepper
     from course.widgets.split_timeline.widget import SplitTimeline
@@ -25,13 +27,23 @@ if TYPE_CHECKING:
 # The views by name, and the folder each is in.
 _VIEWS = {
     "BackendChooser": "backend_chooser",
+    "BlockTableExplorer": "block_table",
     "CallPath": "call_path",
+    "MaskTiles": "mask_tiles",
     "MemoryView": "memory_view",
     "SoftmaxStepper": "softmax_stepper",
     "SplitTimeline": "split_timeline",
 }
 
-__all__ = ["BackendChooser", "CallPath", "MemoryView", "SoftmaxStepper", "SplitTimeline"]
+__all__ = [
+    "BackendChooser",
+    "BlockTableExplorer",
+    "CallPath",
+    "MaskTiles",
+    "MemoryView",
+    "SoftmaxStepper",
+    "SplitTimeline",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -60,11 +60,11 @@ function tick(label, checked, choose) {
 
 /** A line to type into with its label. Enter and leaving it call write(text). */
 function line(label, value, write, attributes = {}) {
-  let written = value;
+  let typed = false; // since it was last written
   const commit = () => {
-    if (input.value === written) return;
-    written = input.value;
-    write(written);
+    if (!typed) return;
+    typed = false;
+    write(input.value);
   };
   // Enter by itself: in JupyterLab 4.6 no change is told after it, for the notebook takes the key as well.
   const enter = (event) => {
@@ -72,7 +72,7 @@ function line(label, value, write, attributes = {}) {
     event.stopPropagation();
     commit();
   };
-  const input = takesKeys(element("input", { type: "text", class: "abc-input", value, onchange: commit, onkeydown: enter, ...attributes }));
+  const input = takesKeys(element("input", { type: "text", class: "abc-input", value, oninput: () => { typed = true; }, onchange: commit, onkeydown: enter, ...attributes }));
   return labelled(label, input);
 }
 

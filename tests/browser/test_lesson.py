@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 FIRST_EXERCISE = "q1-verdicts-code"
 TABLES = {"q1-worked-table", "q1-worked-reveal", "q1-deployments", "q1-tables"}
 FIGURES = {"waste", "pool-moments", "q2-picture", "q2-layout", "states-by-definition"}
+VIEWS = {"explorer": "Block table", "q2-show": "Your metadata"}
 
 
 def plain(text: str) -> str:
@@ -106,6 +107,10 @@ def test_with_every_answer_filled_in_everything_runs(
     for name in sorted(FIGURES):
         assert lesson.faults_of_images(name) == []
         screenshot(lesson.page, f"figure-{name}")
+    for name, heading in VIEWS.items():
+        lesson.output(name).get_by_role("heading", name=heading).wait_for()
+        screenshot(lesson.page, f"view-{name}")
+    assert "No breach of the contract" in lesson.shown_text("q2-show")
     assert lesson.overflowing() == []
     for name in answers.checks:
         lesson.output(name)

@@ -28,6 +28,9 @@ VIEWS = {
     "split-timeline": 'timeline = widgets.SplitTimeline()\ntimeline.do("guess", "fixed")\ntimeline',
     "memory-view": f"{RECORDED_KERNEL}\nview = widgets.MemoryView(recording, block_table, seq_lens)\nview.access = 10\nview",
     "softmax-stepper": "view = widgets.SoftmaxStepper([2.0, 1.0, 5.0, 3.0, -1e400, -1e400, 12.0, 0.0])\nview.step = 8\nview",
+    "block-table": "view = widgets.BlockTableExplorer()\nview.do('fork', 'B')\nview.do('predict', 'D', 2, '3, 12')\nview.selected = 0\nview.do('free', 'A')\nview",
+    "block-table-tensors": "import course\ncourse.show(torch.tensor([[5, 2], [5, 7]]), torch.tensor([8, 30]), torch.tensor([7, 6]), block_size=4)",
+    "mask-tiles": "widgets.MaskTiles(9, 6, sliding_window=9)",
 }
 
 

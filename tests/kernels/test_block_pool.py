@@ -102,6 +102,35 @@ def test_eviction_takes_the_end_of_a_prefix_first():
     assert pool.allocate("c", token_ids=[1, 2, 3, 4, 5]) == 2
 
 
+def test_a_cached_block_says_what_it_holds_until_it_is_evicted():
+    pool = BlockPool(4, 2)
+    pool.allocate("a", token_ids=[1, 2, 3, 4, 5])
+    assert pool.token_ids("a") == [1, 2, 3, 4, 5]
+    assert [pool.cached_tokens(block) for block in range(4)] == [(0, [1, 2]), (2, [3, 4]), None, None]
+    pool.free("a")
+    # The end of a prefix goes before its beginning.
+    assert pool.evict() == 1
+    assert pool.cached_tokens(1) is None
+    assert pool.to_dict()["free"][0] == 1
+    assert pool.allocate("again", token_ids=[1, 2, 3, 4, 5]) == 2
+    pool.free("again")
+    assert pool.evict(0) == 0
+    assert pool.allocate("c", token_ids=[1, 2, 3]) == 0
+
+
+def test_a_snapshot_brings_everything_back():
+    pool = BlockPool(4, 2)
+    pool.allocate("a", token_ids=[1, 2, 3])
+    kept, before = pool.snapshot(), state_of(pool)
+    for _ in range(2):  # a snapshot serves more than once
+        pool.append("a", token_ids=[4, 5])
+        pool.free("a")
+        pool.allocate("b", 5)
+        assert state_of(pool) != before
+        pool.restore(kept)
+        assert state_of(pool) == before
+
+
 def test_requests_without_token_ids_share_nothing():
     pool = BlockPool(4, 2)
     pool.allocate("a", 2)
@@ -224,6 +253,16 @@ REFUSED = {
         "out of blocks: request 'b' needs 5 more, and 2 of 4 are free",
     ),
     "too many appended": (lambda pool: pool.append("a", 99), "out of blocks: request 'a' needs"),
+    "evict a used block": (
+        lambda pool: pool.evict(0),
+        "block: expected a free cached block, got 0, which is used",
+    ),
+    "evict where nothing is cached": (
+        lambda pool: pool.evict(),
+        "block: expected a free cached block to be there",
+    ),
+    "evict an uncached block": (lambda pool: pool.evict(3), "got 3, which is free and holds nothing of use"),
+    "evict a foreign block": (lambda pool: pool.evict(4), "block: expected a block id from 0 to 3, got 4"),
     "foreign block": (lambda pool: pool.ref_count(4), "block: expected a block id from 0 to 3, got 4"),
     "negative block": (lambda pool: pool.ref_count(-1), "block: expected a block id"),
     "slots past the end": (
@@ -343,6 +382,14 @@ class PoolMachine(RuleBasedStateMachine):
         self.attempt(lambda: self.pool.free(request))
         assert request not in self.pool.requests
 
+    @rule(block=st.none() | st.integers(0, 6))
+    def evict(self, block):
+        evicted = self.attempt(lambda: self.pool.evict(block))
+        if evicted is not None:
+            assert block in (None, evicted)
+            assert self.pool.cached_tokens(evicted) is None
+            assert self.pool.to_dict()["free"][0] == evicted
+
     @rule()
     def refuse_what_exists_or_does_not(self):
         for request in self.tokens:
@@ -372,6 +419,12 @@ class PoolMachine(RuleBasedStateMachine):
     def cached_names_and_blocks_pair_up(self):
         pool = self.pool
         assert {block: prefix for prefix, block in pool._block_of_prefix.items()} == pool._prefix_of_block
+        for block in range(7):
+            if held := pool.cached_tokens(block):
+                first, tokens = held
+                for offset, token in enumerate(tokens):  # a slot's contents are a token and all before it
+                    assert self.slots[block * 3 + offset][first + offset :] == (token,)
+            assert (held is None) == (block not in pool._prefix_of_block)
 
 
 PoolMachine.TestCase.settings = settings(
