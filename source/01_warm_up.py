@@ -942,8 +942,6 @@ print(f"e**(2 - 5)                   = {math.exp(2 - 5):.6f}")
 #    write 100 instead of 12, and for a last row six times -200.
 
 # %% rescale-steps
-from course import widgets
-
 widgets.SoftmaxStepper(
     [2.0, 1.0, 5.0, 3.0, -math.inf, -math.inf, 12.0, 0.0],
     values=[10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0],

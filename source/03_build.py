@@ -154,8 +154,6 @@ steps.picture()
 # without line 6 have given nan?
 
 # %% steps-view
-from course import widgets
-
 other_query, *other_caches = small_batch([22], seed=4)
 widgets.SoftmaxStepper(course.softmax_steps(8 * other_query, *other_caches, scale))
 

@@ -60,10 +60,10 @@ print("Triton kernels run on:", kernels.describe())
 # FlashAttention, FlashInfer and vLLM's Triton kernel where they are installed. What is graded is the replay: it is the same everywhere.
 
 # %% q11-setup nbgrader={"locked": true}
+from course import serving
 from course.serving import kernel_times, metrics, step_times, workload
 from course.serving.simulate import Server, Step, simulate
 
-serving = course.serving
 print("contenders:", "; ".join(kernel_times.contenders()))
 print(kernel_times.describe(kernel_times.contenders()))
 print(step_times.describe_rest())
