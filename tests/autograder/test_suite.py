@@ -26,8 +26,10 @@ def test_a_seed_replays_a_hidden_suite(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # Facts about vLLM are asked for, and nothing is drawn; of q7_selector a part is, which its own test looks at.
 FACTS = {"q1_verdicts", "q4_forward", "q5_classes", "q6_paths", "q7_selector", "self_path", "q13_diagnosis"}
+# A plan, what its own run shows, and what the learner's own classes do, are looked at in one way.
+FACTS |= {"q11_plan", "q11_conclusion", "q12_reuse"}
 # A case is a point, in either suite: what a hidden one holds is drawn, how many there are is not.
-A_POINT_EACH = {"is_faulty", "minimise"}
+A_POINT_EACH = {"latent_backend", "is_faulty", "minimise"}
 
 
 @pytest.mark.parametrize("name", [n for n in registry.names() if n not in FACTS])
