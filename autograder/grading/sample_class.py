@@ -8,8 +8,9 @@ the cells that the learner changed, by title. They are put into the released not
     # %% q2-attend nbgrader={...}       changes its nbgrader metadata, as a careless edit would
     # %% my-own-cell                    a cell that the lesson does not have, after the one before it in the file
 
-A folder of the learner's name holds files that are handed in as they are, instead or beside. The other learners come
-from the checks' misconceptions and right variants (`sample_answers`).
+A folder of the learner's name holds files that are handed in as they are, instead or beside. The other learners of lessons
+1 and 2 come from the checks' misconceptions and right variants (`sample_answers`); those of lessons 3 and 4 would be a hundred
+more, and `python -m bench.submissions` judges them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ from autograder import registry
 from autograder.build import build
 from autograder.grading.sample_answers import Sample, samples, text_of
 from course.folder import find_root
+
+
+# Lessons in which every mistake that a check knows is handed in too.
+WITH_EVERY_MISTAKE = ("01_warm_up", "02_trace")
 
 
 def make(
@@ -53,7 +58,7 @@ def make(
             continue
         shutil.copy(script, target / "source")
         (release,) = build(target, [kept.name])
-        hand_in(release, kept, target / "submitted")
+        hand_in(release, kept, target / "submitted", generated=kept.name in WITH_EVERY_MISTAKE)
     return target
 
 
