@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import socket
@@ -35,11 +36,15 @@ class Server:
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = home / "server.log"
-        settings = home / "settings" / "@jupyterlab" / "apputils-extension"
-        settings.mkdir(parents=True)
-        # Else Lab's first question is whether it may ask its website for news.
-        (settings / "notification.jupyterlab-settings").write_text(
-            '{"fetchNews": "false", "checkForUpdates": false}'
+        _write_settings(
+            home / "settings" / "@jupyterlab",
+            {
+                # Else Lab's first question is whether it may ask its website for news.
+                "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+                # A save by the clock and one by a test's button, at once and on a busy machine, take each other for
+                # somebody else's.
+                "docmanager-extension/plugin": {"autosave": False},
+            },
         )
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
         command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0"]
@@ -81,6 +86,13 @@ class Server:
     def address(self, path: str) -> str:
         """Where the browser finds `path`, with the token."""
         return f"{self.url}/{path}{'&' if '?' in path else '?'}token={self.token}"
+
+
+def _write_settings(folder: Path, settings: dict[str, dict[str, Any]]) -> None:
+    for name, values in settings.items():
+        path = folder / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
 
 
 def _free_port() -> int:

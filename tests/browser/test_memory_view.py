@@ -83,7 +83,7 @@ def test_a_line_chooses_its_accesses_and_a_cell_finds_its_line(lesson: Notebook,
     view.get_by_text("access 0 of 2 chosen").wait_for()
     view.get_by_role("button", name="Choose all").click()
     view.get_by_role("button", name="Next marked").click()
-    view.get_by_text("UNOWNED: request 1 has 1 blocks (seq_len 4)").first.wait_for()
+    view.get_by_text("UNOWNED: request 1 has 1 block (seq_len 4)").first.wait_for()
     view.get_by_role("button", name="Next marked").click()
     view.get_by_text("UNOWNED: a block of request 0; the program works for request 1").first.wait_for()
     asked = "view.chosen['program'], view.model.columns.reason[view.access] >= 0"
