@@ -157,9 +157,11 @@ function ownerClass(index) {
 /**
  * anywidget shows an empty cell when a script fails. This shows the reason and leaves the fallback's words.
  * It also makes what all views have: the heading, the place that is read out, and the reason of a refusal.
+ * own: the class inside of which the view's rules of style hold.
  */
-function guarded(draw) {
+function guarded(draw, own) {
   return ({ model, el }) => {
+    el.classList.add(own);
     const stops = [];
     const on = (trait, react) => {
       const event = `change:${trait}`;

@@ -53,11 +53,14 @@ class View(anywidget.AnyWidget):
             super().__init_subclass__(**kwargs)
             return
         scripts = [_FOLDER / "common.js", *sorted((_FOLDER / folder).glob("*.js"))]
-        styles = [_FOLDER / "common.css", _FOLDER / folder / "view.css"]
         # One module and no import: a page that is offline, or a notebook in another folder, has no second file.
         text = "\n".join(path.read_text(encoding="utf-8") for path in scripts)
-        cls._esm = f"{text}\nexport default {{ render: guarded(draw) }};\n"
-        cls._css = "\n".join(path.read_text(encoding="utf-8") for path in styles if path.exists())
+        # A page has one style sheet for all its views: each view's rules hold inside of it and nowhere else.
+        own = f"abc-in-{folder.replace('_', '-')}"
+        cls._esm = f'{text}\nexport default {{ render: guarded(draw, "{own}") }};\n'
+        common = (_FOLDER / "common.css").read_text(encoding="utf-8")
+        style = _FOLDER / folder / "view.css"
+        cls._css = f"{common}\n.{own} {{\n{style.read_text(encoding='utf-8')}}}\n" if style.exists() else common
         super().__init_subclass__(**kwargs)
 
     def __init__(self, model: Model, *, title: str, **traits: Any) -> None:
