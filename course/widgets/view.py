@@ -60,7 +60,9 @@ class View(anywidget.AnyWidget):
         cls._esm = f'{text}\nexport default {{ render: guarded(draw, "{own}") }};\n'
         common = (_FOLDER / "common.css").read_text(encoding="utf-8")
         style = _FOLDER / folder / "view.css"
-        cls._css = f"{common}\n.{own} {{\n{style.read_text(encoding='utf-8')}}}\n" if style.exists() else common
+        cls._css = (
+            f"{common}\n.{own} {{\n{style.read_text(encoding='utf-8')}}}\n" if style.exists() else common
+        )
         super().__init_subclass__(**kwargs)
 
     def __init__(self, model: Model, *, title: str, **traits: Any) -> None:
