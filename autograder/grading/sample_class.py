@@ -28,7 +28,6 @@ from autograder.build import build
 from autograder.grading.sample_answers import Sample, samples, text_of
 from course.folder import find_root
 
-
 # Lessons in which every mistake that a check knows is handed in too.
 WITH_EVERY_MISTAKE = ("01_warm_up", "02_trace")
 
