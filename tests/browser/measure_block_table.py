@@ -8,23 +8,14 @@ thread and the kernel computed, which a busy machine does not change. A measurem
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import shutil
-import statistics
-import tempfile
-from pathlib import Path
 from typing import Any
 
-import nbformat
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
-from bench.machine import now
 from tests.browser.jupyterlab import REPOSITORY, Notebook, Server
+from tests.browser.measuring import page_clock, run, summary
 
 RESULT = REPOSITORY / "bench" / "results" / "widgets.json"
-TARGET_MS = 100
 REPEATS = 30
 SETUP = """import random
 import kernels
@@ -82,31 +73,13 @@ def measure(page: Page, server: Server) -> dict[str, Any]:
     pool = notebook.run("explorer").text.strip()
     page.locator(".abc-view .abc-block").first.wait_for()
     page.locator(".abc-view .abc-block").first.click()
-    # What the page's own thread works for scripts, styles and layout, whoever else uses the machine.
-    counters = page.context.new_cdp_session(page)
-    counters.send("Performance.setTimeDomain", {"timeDomain": "threadTicks"})
-    counters.send("Performance.enable")
-
-    def worked() -> float:
-        metrics = counters.send("Performance.getMetrics")["metrics"]
-        parts = ("ScriptDuration", "LayoutDuration", "RecalcStyleDuration")
-        return sum(float(each["value"]) for each in metrics if each["name"] in parts)
-
+    worked = page_clock(page)
     requests = page.locator(".abc-request").count()
     rows = []
     for name, (act, what) in CASES.items():
         before = worked()
-        times = sorted(page.evaluate(TIMED, [act, what, REPEATS]))
-        rows.append(
-            {
-                "action": name,
-                "page_cpu_ms": round((worked() - before) / REPEATS * 1000, 1),
-                "least_ms": round(times[0], 1),
-                "median_ms": round(statistics.median(times), 1),
-                "p90_ms": round(times[int(0.9 * len(times))], 1),
-                "largest_ms": round(times[-1], 1),
-            }
-        )
+        times = page.evaluate(TIMED, [act, what, REPEATS])
+        rows.append(summary(name, times, worked() - before))
     in_kernel = float(notebook.run("kernel").text)
     return {
         "pool": pool,
@@ -116,49 +89,5 @@ def measure(page: Page, server: Server) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        course = Path(folder) / "course"
-        course.mkdir()
-        cells = [
-            nbformat.v4.new_code_cell(SETUP, id="explorer"),
-            nbformat.v4.new_code_cell(IN_KERNEL, id="kernel"),
-        ]
-        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        nbformat.write(
-            nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), course / "explorer.ipynb"
-        )
-        server = Server(course, Path(folder) / "home")
-        try:
-            server.wait_until_it_answers()
-            browser = playwright.chromium.launch(
-                executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"]
-            )
-            result = measure(browser.new_page(viewport={"width": 1440, "height": 900}), server)
-            result["environment"] = {
-                "browser": f"Chromium {browser.version}, headless",
-                "processor": _processor(),
-                "cores": os.cpu_count(),
-                "load_average": [round(each, 1) for each in os.getloadavg()],
-                "python": platform.python_version(),
-                "date": now(),
-            }
-            browser.close()
-        finally:
-            server.stop()
-    result["target_ms"] = TARGET_MS
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
-
-
-def _processor() -> str:
-    """The processor's name as Linux has it."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    return next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
-
-
 if __name__ == "__main__":
-    main()
+    run("explorer.ipynb", {"explorer": SETUP, "kernel": IN_KERNEL}, measure, RESULT)

@@ -10,23 +10,14 @@ and no test.
 from __future__ import annotations
 
 import ast
-import json
-import os
-import platform
-import shutil
-import statistics
-import tempfile
-from pathlib import Path
 from typing import Any
 
-import nbformat
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
-from bench.machine import now
 from tests.browser.jupyterlab import REPOSITORY, Notebook, Server
+from tests.browser.measuring import page_clock, run, summary
 
 RESULT = REPOSITORY / "bench" / "results" / "widget_memory.json"
-TARGET_MS = 100
 REPEATS = 30
 # 64 requests of 52 blocks, three loads a block, in a cache of 4,000 blocks of 16 slots.
 SETUP = """import json, time, torch, triton, course, kernels
@@ -93,71 +84,14 @@ def measure(page: Page, server: Server) -> dict[str, Any]:
     made: dict[str, Any] = ast.literal_eval(notebook.run("memory").text)
     page.locator(".abc-view .abc-mv-cell").first.wait_for()
     drawn = page.locator(".abc-view *").count()
-    counters = page.context.new_cdp_session(page)
-    counters.send("Performance.setTimeDomain", {"timeDomain": "threadTicks"})
-    counters.send("Performance.enable")
-
-    def worked() -> float:
-        metrics = counters.send("Performance.getMetrics")["metrics"]
-        return next(float(each["value"]) for each in metrics if each["name"] == "TaskDuration")
-
+    worked = page_clock(page)
     rows = []
     for name, act in CASES.items():
         before = worked()
-        times = sorted(page.evaluate(TIMED, [act, REPEATS]))
-        rows.append(
-            {
-                "action": name,
-                "page_cpu_ms": round((worked() - before) / REPEATS * 1000, 1),
-                "least_ms": round(times[0], 1),
-                "median_ms": round(statistics.median(times), 1),
-                "p90_ms": round(times[int(0.9 * len(times))], 1),
-                "largest_ms": round(times[-1], 1),
-            }
-        )
+        times = page.evaluate(TIMED, [act, REPEATS])
+        rows.append(summary(name, times, worked() - before))
     return {**made, "elements_on_the_page": drawn, "actions": rows}
 
 
-def main() -> None:
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        course = Path(folder) / "course"
-        course.mkdir()
-        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        cells = [nbformat.v4.new_code_cell(SETUP, id="memory")]
-        nbformat.write(
-            nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), course / "memory.ipynb"
-        )
-        server = Server(course, Path(folder) / "home")
-        try:
-            server.wait_until_it_answers()
-            browser = playwright.chromium.launch(
-                executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"]
-            )
-            result = measure(browser.new_page(viewport={"width": 1440, "height": 900}), server)
-            result["environment"] = {
-                "browser": f"Chromium {browser.version}, headless",
-                "processor": _processor(),
-                "cores": os.cpu_count(),
-                "load_average": [round(each, 1) for each in os.getloadavg()],
-                "python": platform.python_version(),
-                "date": now(),
-            }
-            browser.close()
-        finally:
-            server.stop()
-    result["target_ms"] = TARGET_MS
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
-
-
-def _processor() -> str:
-    """The processor's name as Linux has it."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    return next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
-
-
 if __name__ == "__main__":
-    main()
+    run("memory.ipynb", {"memory": SETUP}, measure, RESULT)
