@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from autograder.checks.objections import Objection
 from autograder.checks.plain_answers import entries, is_blank, kind, refuse, text
-from autograder.checks.plan_review import Objection
 from course.serving.metrics import Estimate
 from course.serving.result import Result
 

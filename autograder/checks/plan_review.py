@@ -7,9 +7,9 @@ for itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from autograder.checks.objections import Objection
 from course.serving import metrics
 from course.serving import plan as plans
 from course.serving.plan import Hypothesis, PlanError
@@ -21,15 +21,6 @@ from course.serving.workload import ALL_AT_ONCE, CLOSED_LOOP, Workload
 LEAST_LOAD, MOST_LOAD = 0.2, 0.9
 # Samples of a run beyond a percentile that can be told from its largest.
 SAMPLES_BEYOND = 1
-
-
-@dataclass(frozen=True)
-class Objection:
-    """code: names the mistake. said: why it is one. figures: numbers of the answer in hand."""
-
-    code: str
-    said: str
-    figures: str = ""
 
 
 def hypothesis(plan: Any) -> Objection | None:

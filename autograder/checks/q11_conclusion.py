@@ -7,9 +7,8 @@ learner's GPU is for the learner; it is not graded.
 
 from __future__ import annotations
 
-from autograder.checks import conclusion_review
-from autograder.checks.plain_answers import kind, refuse, unanswered
-from autograder.failure import Problem
+from autograder.checks import conclusion_review, objections
+from autograder.checks.plain_answers import refuse
 from autograder.misconceptions import q11_conclusion as mistakes
 from autograder.registry import Answer, Check, Output
 from autograder.suite import Case, Suite
@@ -39,12 +38,7 @@ def cases(suite: Suite) -> list[Case]:
 
 
 def validate(answer: Answer) -> str | None:
-    given = answer[CONCLUSION]
-    if said := unanswered({CONCLUSION: given}):
-        return said
-    if type(given) is not dict:
-        return f"{CONCLUSION}: expected a dict, got {kind(given)}"
-    return None
+    return objections.not_a_dict(CONCLUSION, answer[CONCLUSION])
 
 
 def run(answer: Answer, case: Case) -> Output:
@@ -55,18 +49,7 @@ def run(answer: Answer, case: Case) -> Output:
         raise refuse(f"{PLAN} cannot be run, so nothing follows from it: {error}") from None
     given = {key: value for key, value in answer[CONCLUSION].items() if type(key) is str}
     found = QUESTIONS[case.inputs["question"]](given, result)
-    if found is None:
-        return {"objection": "", "said": "", "figures": ""}
-    return {"objection": found.code, "said": found.said, "figures": found.figures}
-
-
-def inspect(output: Output, case: Case) -> Problem | None:
-    return Problem(output["said"], output["figures"]) if output["objection"] else None
-
-
-def same(a: Output, b: Output, case: Case) -> bool:
-    """Whether two conclusions make the same mistake: their numbers may differ."""
-    return bool(a["objection"] == b["objection"])
+    return objections.output(found)
 
 
 CHECK = Check(
@@ -75,11 +58,11 @@ CHECK = Check(
     parts=PARTS,
     cases=cases,
     run=run,
-    inspect=inspect,
+    inspect=objections.inspect,
     solution=mistakes.TRUTH,
     misconceptions=mistakes.MISCONCEPTIONS,
     right_variants=mistakes.RIGHT_VARIANTS,
     hints=HINTS,
     validate=validate,
-    same=same,
+    same=objections.same,
 )

@@ -6,9 +6,8 @@ by what it means for this workload and not by its size.
 
 from __future__ import annotations
 
-from autograder.checks import plan_review
-from autograder.checks.plain_answers import kind, refuse, unanswered
-from autograder.failure import Problem
+from autograder.checks import objections, plan_review
+from autograder.checks.plain_answers import refuse
 from autograder.misconceptions import q11_plan as mistakes
 from autograder.registry import Answer, Check, Output
 from autograder.suite import Case, Suite
@@ -41,12 +40,7 @@ def cases(suite: Suite) -> list[Case]:
 
 
 def validate(answer: Answer) -> str | None:
-    given = answer[ANSWER]
-    if said := unanswered({ANSWER: given}):
-        return said
-    if type(given) is not dict:
-        return f"{ANSWER}: expected a dict, got {kind(given)}"
-    return None
+    return objections.not_a_dict(ANSWER, answer[ANSWER])
 
 
 def run(answer: Answer, case: Case) -> Output:
@@ -55,18 +49,7 @@ def run(answer: Answer, case: Case) -> Output:
         found = ASPECTS[case.inputs["aspect"]](answer[ANSWER])
     except PlanError as error:
         raise refuse(f"{ANSWER}: {error}") from None
-    if found is None:
-        return {"objection": "", "said": "", "figures": ""}
-    return {"objection": found.code, "said": found.said, "figures": found.figures}
-
-
-def inspect(output: Output, case: Case) -> Problem | None:
-    return Problem(output["said"], output["figures"]) if output["objection"] else None
-
-
-def same(a: Output, b: Output, case: Case) -> bool:
-    """Whether two plans make the same mistake: their numbers may differ."""
-    return bool(a["objection"] == b["objection"])
+    return objections.output(found)
 
 
 CHECK = Check(
@@ -75,12 +58,12 @@ CHECK = Check(
     parts=(ANSWER,),
     cases=cases,
     run=run,
-    inspect=inspect,
+    inspect=objections.inspect,
     solution=mistakes.TRUTH,
     misconceptions=mistakes.MISCONCEPTIONS,
     right_variants=mistakes.RIGHT_VARIANTS,
     hints=HINTS,
     validate=validate,
-    same=same,
+    same=objections.same,
     partial=True,
 )
