@@ -10,7 +10,7 @@ import nbformat
 
 from autograder import registry
 from autograder.build import write_instructor_notebook
-from tests.browser.jupyterlab import REPOSITORY
+from tests.browser.jupyterlab import REPOSITORY, Notebook, Outputs
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,16 @@ class Answers:
         return next(
             known.message for known in registry.get(check).misconceptions if known.name == misconception
         )
+
+
+def run_with_every_answer(notebook: Notebook, answers: Answers) -> dict[str, Outputs]:
+    """Runs a lesson from a restarted kernel with its solutions: no cell fails, every check passes. Returns what cells show."""
+    notebook.fill_in(answers.solutions)
+    notebook.restart_and_run_all()
+    shown = {name: notebook.outputs(name) for name in notebook.ids()}
+    assert {name: output.errors for name, output in shown.items() if output.errors} == {}
+    assert [name for name in answers.checks if not shown[name].text.startswith("✓")] == []
+    return shown
 
 
 def read_answers(course: Path, lesson: str) -> Answers:

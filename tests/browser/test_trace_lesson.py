@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.answers import Answers, answers_of
+from tests.browser.answers import Answers, answers_of, run_with_every_answer
 from tests.browser.conftest import Screenshot
 from tests.browser.jupyterlab import Notebook, Server
 
@@ -37,11 +37,7 @@ def test_lesson_2_runs_with_every_answer_and_can_be_read(
     server: Server, context: BrowserContext, answers: Answers, screenshot: Screenshot, course_folder: Path
 ) -> None:
     notebook = Notebook(context.new_page(), server, f"work/{LESSON}/{LESSON}.ipynb")
-    notebook.fill_in(answers.solutions)
-    notebook.restart_and_run_all()
-    shown = {name: notebook.outputs(name) for name in notebook.ids()}
-    assert {name: output.errors for name, output in shown.items() if output.errors} == {}
-    assert [name for name in answers.checks if not shown[name].text.startswith("✓")] == []
+    run_with_every_answer(notebook, answers)
     for name in sorted(TABLES):
         assert notebook.output(name).locator("table").count() == 1
         screenshot(notebook.page, f"lesson-2-{name}")
