@@ -6,8 +6,13 @@ No wrong one may get the points of what it breaks, no right one may lose any; th
 from __future__ import annotations
 
 import argparse
+import atexit
+import multiprocessing
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -22,10 +27,28 @@ from bench.submission import ROOT, Submission, lesson
 LESSONS = {each.LESSON: each.submissions for each in (submissions_03_build, submissions_04_design)}
 
 
-def graded(judge: Judge, submission: Submission) -> CheckResult:
+@cache
+def warm_judge(lesson_name: str) -> Judge:
+    """This process's judge; its sandbox ends with the process."""
+    judge = Judge(lesson(lesson_name))
+    atexit.register(judge.close)
+    return judge
+
+
+def graded(lesson_name: str, submission: Submission) -> CheckResult:
     """The verdict on the one test that a submission is about."""
     data = nbformat.writes(submission.notebook).encode()
-    return judge.judge(data, only=frozenset({submission.test})).checks[submission.test]
+    return warm_judge(lesson_name).judge(data, only=frozenset({submission.test})).checks[submission.test]
+
+
+def all_graded(
+    lesson_name: str, submissions: list[Submission], jobs: int
+) -> Iterator[tuple[Submission, CheckResult]]:
+    """In their order, judged in that many processes."""
+    # A forked process could not use the GPU.
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        results = pool.map(graded, [lesson_name] * len(submissions), submissions)
+        yield from zip(submissions, results, strict=True)
 
 
 def is_as_wanted(submission: Submission, result: CheckResult) -> bool:
@@ -68,17 +91,17 @@ def main() -> int:
     parser.add_argument("lesson", choices=LESSONS)
     parser.add_argument("--out", type=Path, help="default: bench/results/submissions_LESSON_{cpu,gpu}.md")
     parser.add_argument("--only", default="", help="submissions whose test or name holds this text")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that judge side by side")
     arguments = parser.parse_args()
     place = "cpu" if kernels.INTERPRET else "gpu"
     out = arguments.out or ROOT / "bench" / "results" / f"submissions_{arguments.lesson}_{place}.md"
     chosen = [s for s in LESSONS[arguments.lesson]() if arguments.only in f"{s.test} {s.name}"]
     started = time.monotonic()
-    with Judge(lesson(arguments.lesson)) as judge:
-        rows = []
-        for submission in chosen:
-            rows.append((submission, graded(judge, submission)))
-            if not is_as_wanted(*rows[-1]):
-                print(f"NOT AS WANTED: {submission.test} {submission.name}: {rows[-1][1]}", file=sys.stderr)
+    rows = []
+    for row in all_graded(arguments.lesson, chosen, arguments.jobs):
+        rows.append(row)
+        if not is_as_wanted(*row):
+            print(f"NOT AS WANTED: {row[0].test} {row[0].name}: {row[1]}", file=sys.stderr, flush=True)
     out.write_text(table(arguments.lesson, rows, time.monotonic() - started), encoding="utf-8")
     print(out.read_text(encoding="utf-8").split("| test |")[0])
     return 0 if all(is_as_wanted(*row) for row in rows) else 1
