@@ -53,7 +53,13 @@ def prepare(inputs: Inputs, rung: Rung) -> Callable[[], torch.Tensor]:
     arguments = [inputs.query, *cache, inputs.block_table, inputs.seq_lens]
     if rung.takes == "batch":
         arguments.append(inputs.query_start_loc)
-    return functools.partial(function, *arguments, inputs.scale, **keywords)
+    call = functools.partial(function, *arguments, inputs.scale, **keywords)
+    if rung.keywords.get("tier") == "hopper":
+        try:
+            call()
+        except ValueError as error:  # it alone knows whom that tier serves
+            raise Unsupported(str(error)) from error
+    return call
 
 
 def _is_hopper(device: torch.device) -> bool:

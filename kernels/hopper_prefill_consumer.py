@@ -24,7 +24,6 @@ LOG2_E: gl.constexpr = gl.constexpr(1.4426950408889634)
 LN_2: gl.constexpr = gl.constexpr(0.6931471805599453)
 # Finite, so that a row that has seen nothing yet has exp2(-inf - row_max) = 0 and no branch.
 NOTHING_SEEN: gl.constexpr = gl.constexpr(-1.0e30)
-# of the small tiles that a request may start with
 # Rows of values that are cleaned at once where a request ends inside a tile.
 CLEAN_ROWS: gl.constexpr = gl.constexpr(32)
 

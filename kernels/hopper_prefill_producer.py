@@ -151,7 +151,8 @@ def produce(descriptors, requests, work, tiles, barriers, C: gl.constexpr):
             done += 1
         taken = num_programs + gl.atomic_add(counter_ptr, 1)
         place = taken
-        if both_ends:
+        # Only who has a ticket takes a place for it: one taken for nothing would be missing among the others'.
+        if both_ends & (taken < num_tickets):
             place = (num_programs + 1 - back) // 2 + gl.atomic_add(counter_ptr + 2 + back, 1)
 
     # No tile is left: a message with no tokens.

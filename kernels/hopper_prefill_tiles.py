@@ -16,9 +16,7 @@ __all__ = ["ROWS", "STAGES", "Constants", "find_reach", "find_tile", "is_mixed",
 # Bytes of keys and values that tiles in flight may share in the L2 cache (60 MB in two halves, each with a copy).
 L2_BYTES: gl.constexpr = gl.constexpr(20 << 20)
 STAGES: gl.constexpr = gl.constexpr(2)  # key and value tiles in shared memory
-# key and value tiles in shared memory
 ROWS: gl.constexpr = gl.constexpr(64)  # rows of a warpgroup: what one wgmma has
-# rows of a warpgroup: what one wgmma has
 SMALL_ROWS: gl.constexpr = gl.constexpr(128)  # of the small tiles that a request may start with
 
 # Triton 3.7 calls it barrier, 3.6 thread_barrier: all threads of this partition of the CTA wait for one another.

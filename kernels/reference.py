@@ -351,6 +351,9 @@ def _quantize(tokens: torch.Tensor, dtype: torch.dtype, scale: Scale) -> torch.T
         return tokens
     quotient = tokens.to(_accumulator(tokens))
     if scale is not None:
+        if not isinstance(scale, torch.Tensor):
+            # By a number torch does not divide on a GPU, it multiplies with the reciprocal: another last bit.
+            scale = torch.full((1,), scale, device=quotient.device)
         quotient = quotient / _per_head(scale, quotient.dtype)
     if dtype in contract.FP8_DTYPES:
         largest = torch.finfo(dtype).max

@@ -52,7 +52,7 @@ def test_a_choice_stands_in_the_choosers_place_and_leaves_it(kind, module, name)
 
 def test_another_cut_of_decode():
     choose = tune.choosers("decode")[str((32768, 2, 3))]
-    config = choose(256, 64, torch.device("cpu"))
+    config = choose(256, 64, kernels.device())
     assert (config.tile_size, config.num_stages) == (128, 2)
     assert config.wanted_splits >= 51
 

@@ -11,6 +11,7 @@ it is waited for, so that a tile that was given back too early has been overwrit
 import sys
 import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -293,7 +294,9 @@ def to_device(argument):
 
 
 class Kernel:
-    """kernel[grid](...): the programs one after another."""
+    """kernel[grid](...): the programs one after another, or `together`, as on a GPU: in threads."""
+
+    together = False
 
     def __init__(self, function):
         self.function = function
@@ -301,9 +304,17 @@ class Kernel:
     def __getitem__(self, grid):
         def launch(*arguments, num_warps, **constants):
             arguments = [to_device(argument) for argument in arguments]
-            for index in range(grid[0]):
+
+            def run(index):
                 _program.index, _program.count = index, grid[0]
                 self.function(*arguments, **constants)
+
+            if not self.together:
+                for index in range(grid[0]):
+                    run(index)
+                return
+            with ThreadPoolExecutor(grid[0]) as pool:
+                list(pool.map(run, range(grid[0])))
 
         return launch
 

@@ -10,6 +10,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import torch
 import kernels
 from kernels import hopper_prefill, runtime
 from kernels.hopper_prefill import paged_prefill_hopper
+from tests.kernels import gluon_emulator
 from tests.kernels.batches import SPECS, Spec, assert_attention_right, make_batch
 from tests.kernels.gluon_emulator import emulated_gluon
 
@@ -231,6 +233,38 @@ def test_more_tiles_than_multiprocessors_many_times_over(hopper):
         query_start_loc=batch.query_start_loc[2:] - 1501,
     )
     assert torch.equal(paged_prefill_hopper(*alone.arguments), first[1501:])
+
+
+def test_a_slow_program_loses_no_tile(emulated, monkeypatch):
+    """In a mixed batch a ticket and its place are counted one after the other. Program 0 waits in between until the
+    others have found that no ticket is left."""
+    gl = sys.modules["kernels.hopper_prefill_producer"].gl
+    add, done, waited = gl.atomic_add, threading.Event(), []
+
+    def slow(pointer, addend):
+        if pointer.offset == 1:  # programs that are done
+            done.set()
+        elif pointer.offset >= 2 and gl.program_id(0) == 0:
+            waited.append(done.wait(20.0))
+        return add(pointer, addend)
+
+    monkeypatch.setattr(gl, "atomic_add", slow)
+    monkeypatch.setattr(gluon_emulator.Kernel, "together", True)
+    requests = ((1, 40), (1, 130), (9, 30), (40, 40))
+    assert_right(make_batch(Spec(requests, num_heads=2, head_size=64), dtype_of(emulated), emulated))
+    assert waited
+    assert all(waited)
+
+
+def test_a_mixed_batch_many_times_over(hopper):
+    """Programs take tiles from both ends, in another order each time, and none is left out."""
+    spec = Spec(((1, 17), (1, 900), (64, 64), (300, 1000)), num_heads=28, num_kv_heads=4, head_size=128)
+    batch = make_batch(spec, torch.bfloat16, hopper)
+    first = paged_prefill_hopper(*batch.arguments)
+    for _ in range(300):
+        out = torch.full_like(first, math.nan)
+        paged_prefill_hopper(*batch.arguments, out=out)
+        assert torch.equal(out, first)
 
 
 def test_strided_caches(machine):
