@@ -33,9 +33,9 @@ lab: environment ## open JupyterLab on the lessons
 test: environment ## every test that needs no GPU
 	OMP_NUM_THREADS=1 $(python) -m pytest -n 2 --dist loadgroup -m "not gpu" $(PYTEST_ARGS)
 
-test-gpu: environment ## the kernels, the checks and the lessons on this machine's GPU
+test-gpu: environment ## the kernels, recordings, the checks and the lessons on this machine's GPU
 	@$(python) -c 'import kernels, sys; sys.exit(f"make test-gpu needs a CUDA GPU; kernels run on: {kernels.describe()}" if kernels.INTERPRET else 0)'
-	$(python) -m pytest tests/kernels tests/bench tests/autograder/test_checks.py tests/source/test_notebooks_run.py $(PYTEST_ARGS)
+	$(python) -m pytest tests/kernels tests/bench tests/autograder/test_checks.py tests/source/test_notebooks_run.py tests/course/recording $(PYTEST_ARGS)
 
 bench: environment ## measure the kernels on this machine
 	$(python) -m bench $(BENCH_ARGS)

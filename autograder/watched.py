@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+import kernels
 from autograder.failure import AnswerProblem, Problem
 from autograder.guard import unchanged
 from autograder.judge import observe
@@ -22,7 +23,7 @@ class Observation:
     """What a call did.
 
     launches: kernels of the answer's own that ran, by name. borrowed: those of the course that ran. recorded: whether
-    every access was (in the interpreter, not on a GPU). loaded, distinct: bytes that kernels
+    every access was (in the interpreter; on a GPU where bytes are counted). loaded, distinct: bytes that kernels
     loaded of key_cache and value_cache, in all and at least once. readers: programs that loaded from key_cache. trespasses: the first read of a slot that the program's
     request does not own. copied: bytes of the largest tensor that torch made, or wrote while it read a cache. copies: how,
     in words.
@@ -47,26 +48,33 @@ class OutsideMemory(AnswerProblem):
         super().__init__(Problem(self.headline, detail))
 
 
+_NOT_COUNTED = "what your kernel loads cannot be counted"
+_WHY_NOT_COUNTED = (
+    "It is counted in Triton's interpreter, and there your kernel fails, though the GPU runs it: {}"
+)
 _FIELDS = Observation.__dataclass_fields__
 
 
 def call(
-    function: Callable[..., Any], arguments: dict[str, Any], *, spread: bool = False
+    function: Callable[..., Any], arguments: dict[str, Any], *, spread: bool = False, count: bool = False
 ) -> tuple[Any, Observation]:
     """What `function(*arguments.values())` returns, and what it did; as `observe.observed`.
 
-    Raises AnswerProblem when it changes its arguments, OutsideMemory (in the interpreter), and what it raises itself.
+    Raises AnswerProblem when it changes its arguments or cannot be recorded, OutsideMemory (where it is recorded), and what
+    it raises itself.
     """
     try:
         with unchanged(**arguments):
             if isinstance(function, CallableProxy):
-                result, seen = function._observed(arguments, spread)
+                result, seen = function._observed(arguments, spread, count)
             else:
-                result, seen = observe.observed(function, arguments, spread=spread)
+                result, seen = observe.observed(function, arguments, spread=spread, count=count)
     except Exception as error:
-        if type(error).__name__ != "OutOfBounds":
-            raise
-        raise OutsideMemory(str(error)[:600]) from error
+        if type(error).__name__ == "OutOfBounds":
+            raise OutsideMemory(str(error)[:600]) from error
+        if type(error).__name__ == "InterpreterError" and not kernels.INTERPRET:
+            raise AnswerProblem(Problem(_NOT_COUNTED, _WHY_NOT_COUNTED.format(str(error)[:300]))) from error
+        raise
     if type(seen) is not dict or seen.keys() != _FIELDS.keys() or not _is_plain(seen):
         raise AnswerProblem(Problem("your code sent something that is no answer to the judge"))
     return result, Observation(**seen)

@@ -536,20 +536,17 @@ _row_sums_kernel[(2,)](x, sums, 6, x.stride(0), TILE=8)
 print(sums.tolist())
 
 # %% toy-record-read [markdown]
-# `course.record` runs kernels in the interpreter and keeps every access. Without a GPU it works right here; on a GPU restart
-# Jupyter with `TRITON_INTERPRET=1` to use it (cells that need it say so and go on).
+# `course.record` runs kernels in the interpreter and keeps every access. So it does on a machine with a GPU: within the block, and
+# only there, your kernels run in the interpreter, on copies of your tensors. That is slow, so it is for small cases.
 
 # %% toy-record
-if kernels.INTERPRET:
-    with course.record(x=x, sums=sums) as recording:
-        _row_sums_kernel[(2,)](x, sums, 6, x.stride(0), TILE=8)
-    for access in recording:
-        lanes = f"{access.num_lanes - access.num_masked} of {access.num_lanes} lanes"
-        print(
-            f"program {access.program[0]} {access.kind}s {access.tensor:4}  {lanes}, {access.bytes:2} bytes: {access.line.text}"
-        )
-else:
-    print("compiled kernels cannot be recorded; start Jupyter with TRITON_INTERPRET=1 to see this")
+with course.record(x=x, sums=sums) as recording:
+    _row_sums_kernel[(2,)](x, sums, 6, x.stride(0), TILE=8)
+for access in recording:
+    lanes = f"{access.num_lanes - access.num_masked} of {access.num_lanes} lanes"
+    print(
+        f"program {access.program[0]} {access.kind}s {access.tensor:4}  {lanes}, {access.bytes:2} bytes: {access.line.text}"
+    )
 
 # %% toy-out-of-bounds-read [markdown]
 # And without the mask? A GPU would read what lies behind the tensor, and mostly nobody would notice. The recorder stops before
@@ -565,12 +562,11 @@ def _unmasked_kernel(x_ptr, out_ptr, stride_row, TILE: tl.constexpr):
     tl.store(out_ptr + row, tl.sum(x, axis=0))
 
 
-if kernels.INTERPRET:
-    try:
-        with course.record(x=x, sums=sums) as recording:
-            _unmasked_kernel[(2,)](x, sums, x.stride(0), TILE=8)
-    except course.recording.OutOfBounds as error:
-        print(error)
+try:
+    with course.record(x=x, sums=sums) as recording:
+        _unmasked_kernel[(2,)](x, sums, x.stride(0), TILE=8)
+except course.recording.OutOfBounds as error:
+    print(error)
 
 # %% toy-out-of-bounds-view-read [markdown]
 # The recording up to there, to step through. Predict first: program 0 works on row 0, which has six numbers. What do its lanes 6
@@ -578,9 +574,7 @@ if kernels.INTERPRET:
 # stopped, and its line. Choose a line to see only its accesses; choose a cell to see who touched it.
 
 # %% toy-out-of-bounds-view
-widgets.MemoryView(recording) if kernels.INTERPRET else print(
-    "start Jupyter with TRITON_INTERPRET=1 to see this"
-)
+widgets.MemoryView(recording)
 
 # %% predict-mask
 # Predict: head_size is 80, and tl.arange takes powers of two only. Without a mask on the dimensions: what do 48 lanes load?
@@ -744,23 +738,21 @@ prediction_times = None
 # %% q9-see
 batch = small_batch([10, 5, 7], num_heads=8, num_kv_heads=1)
 print("You predicted:", prediction_times)
-if kernels.INTERPRET:
-    names = ("query", "key_cache", "value_cache", "block_table", "seq_lens")
-    with course.record(**dict(zip(names, batch))) as recording:
-        paged_online_attention_triton(*batch, scale)
-    recording.least = course.recording.least_bytes(batch[4], batch[1], batch[2])
-    for row in recording.table():
-        if row.loads:
-            print(
-                f"{row.tensor:12} {row.bytes_loaded:6} bytes in {row.loads:3} loads, {row.times_least:.2f} times the least"
-            )
-    stray = recording.trespasses(batch[3], batch[4])
-    print("reads of slots that a program's request does not own:", len(stray))
+names = ("query", "key_cache", "value_cache", "block_table", "seq_lens")
+with course.record(**dict(zip(names, batch))) as recording:
+    paged_online_attention_triton(*batch, scale)
+recording.least = course.recording.least_bytes(batch[4], batch[1], batch[2])
+for row in recording.table():
+    if row.loads:
+        print(
+            f"{row.tensor:12} {row.bytes_loaded:6} bytes in {row.loads:3} loads, {row.times_least:.2f} times the least"
+        )
+stray = recording.trespasses(batch[3], batch[4])
+print("reads of slots that a program's request does not own:", len(stray))
 
 # %% q9-see-slots
 # Which slots of the cache were read, and how often: one row a block, one column a slot.
-if kernels.INTERPRET:
-    print(recording.reads("key_cache")[:, :, 0, 0])
+print(recording.reads("key_cache")[:, :, 0, 0])
 
 # %% q9-see-view-read [markdown]
 # The same recording as a picture. Blocks have their owners (r0 is request 0), slots that nobody owns are hatched. Choose
@@ -769,7 +761,7 @@ if kernels.INTERPRET:
 # would be marked ✘, with the line that did it.
 
 # %% q9-see-view
-widgets.MemoryView(recording, batch[3], batch[4]) if kernels.INTERPRET else None
+widgets.MemoryView(recording, batch[3], batch[4])
 
 # %% q9-bytes-read [markdown]
 # ### Exercise: read every key once
@@ -778,8 +770,8 @@ widgets.MemoryView(recording, batch[3], batch[4]) if kernels.INTERPRET else None
 # as much. If the table above says 1.00 for `key_cache`, you are done; if it says 8, go back to your kernel: one program for all
 # query heads of a kv head.
 #
-# In the interpreter every byte is counted. On a GPU that cannot be done: there this check holds your outputs against the truth, sees
-# that your kernel ran, and counts nothing.
+# Every byte is counted, in the interpreter. On a GPU this check takes your output from the compiled kernel, and counts in a second
+# run of it, in the interpreter.
 
 # %% q9-bytes nbgrader={"grade": true, "points": 4}
 autograder.check("kv_bytes", paged_online_attention_triton)
@@ -1386,21 +1378,20 @@ autograder.check("split_kv_race", (paged_split_kv_attention, paged_online_attent
 # %% q10b-see
 batch = small_batch([22], num_heads=2, num_kv_heads=1)
 print("block table:", batch[3][0].tolist())
-if kernels.INTERPRET:
-    names = ("query", "key_cache", "value_cache", "block_table", "seq_lens")
-    with course.record(**dict(zip(names, batch))) as recording:
-        paged_split_kv_attention(*batch, scale, num_splits=4)
-    readers = {}
-    for read in recording.slots("key_cache"):
-        program = tuple(int(read[axis]) for axis in "xyz")
-        readers.setdefault(program, {}).setdefault(int(read["block"]), []).append(int(read["slot"]))
-    for program, blocks in readers.items():
-        print(
-            "program",
-            program,
-            "reads",
-            ", ".join(f"block {block}: {len(set(slots))} slots" for block, slots in blocks.items()),
-        )
+names = ("query", "key_cache", "value_cache", "block_table", "seq_lens")
+with course.record(**dict(zip(names, batch))) as recording:
+    paged_split_kv_attention(*batch, scale, num_splits=4)
+readers = {}
+for read in recording.slots("key_cache"):
+    program = tuple(int(read[axis]) for axis in "xyz")
+    readers.setdefault(program, {}).setdefault(int(read["block"]), []).append(int(read["slot"]))
+for program, blocks in readers.items():
+    print(
+        "program",
+        program,
+        "reads",
+        ", ".join(f"block {block}: {len(set(slots))} slots" for block, slots in blocks.items()),
+    )
 
 # %% q10b-see-view-read [markdown]
 # Step through it. Predict: which blocks will the third program of the splitting kernel touch, and how many of its stores go to the
@@ -1408,9 +1399,8 @@ if kernels.INTERPRET:
 # reads it again? Those bytes are the price of splitting.
 
 # %% q10b-see-view
-if kernels.INTERPRET:
-    recording.least = course.recording.least_bytes(batch[4], batch[1], batch[2])
-widgets.MemoryView(recording, batch[3], batch[4]) if kernels.INTERPRET else None
+recording.least = course.recording.least_bytes(batch[4], batch[1], batch[2])
+widgets.MemoryView(recording, batch[3], batch[4])
 
 # %% q10b-invariants [markdown]
 # **What must hold, and what breaks if it doesn't**

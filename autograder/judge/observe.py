@@ -2,7 +2,8 @@
 
 It runs where the answer is: beside the learner in the notebook's own process, and in grading in the worker. What it says
 there is said by the learner's process, so it tells somebody honest what to mend; whoever forges it shows up in `scan`.
-In Triton's interpreter every access is recorded (`course.record`); on a GPU launches and what torch allocates are seen.
+In Triton's interpreter every access is recorded (`course.record`). On a GPU launches and what torch allocates are seen;
+where bytes are asked for, a second run is recorded.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ SPREAD = 2**30 + 2**10
 
 
 def observed(
-    function: Callable[..., Any], arguments: dict[str, Any], *, spread: bool = False
+    function: Callable[..., Any], arguments: dict[str, Any], *, spread: bool = False, count: bool = False
 ) -> tuple[Any, dict[str, Any]]:
     """What `function(*arguments.values())` returns, and what was seen: plain data, the fields of `watched.Observation`.
 
     arguments: by name, tensors and numbers, in the order of the function's parameters; `key_cache`, `value_cache`,
     `block_table` and `seq_lens` among them. spread: hand over caches whose blocks lie 2**30 elements apart.
+    count: on a GPU too, record what the function's own kernels load; caches are copied to the host for that, so small ones.
     Raises what the function raises.
     """
     import kernels
@@ -44,6 +46,10 @@ def observed(
             arguments[name].copy_(given[name])
     own = Counter({name: n for (module, name), n in launches.items() if module.split(".")[0] != "kernels"})
     others = sorted({f"{module}.{name}" for module, name in launches if module.split(".")[0] == "kernels"})
+    if count and own and not kernels.INTERPRET:
+        # The output stays that of the GPU, where the kernel has to be right; a second run tells what it loads.
+        _, recorded = _recorded(function, given)
+        seen |= {name: recorded[name] for name in ("recorded", "loaded", "distinct", "readers", "trespasses")}
     return result, {**seen, "launches": dict(own.most_common(20)), "borrowed": others[:5]}
 
 
@@ -137,7 +143,7 @@ def _copied(ops: list[Any]) -> int:
 
 
 def _measured(function: Callable[..., Any], given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """On a GPU kernels keep their accesses to themselves; what torch does is seen there too."""
+    """Kernels that are compiled keep their accesses to themselves; what torch does is seen there too."""
     from course.recording.torch_ops import WatchTorch
 
     with WatchTorch(_Caches(given), lambda: 0) as watch:  # type: ignore[arg-type]

@@ -42,9 +42,9 @@ class CallableProxy(Proxy):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._session.call(self, args, kwargs)
 
-    def _observed(self, arguments: dict[str, Any], spread: bool) -> Any:
+    def _observed(self, arguments: dict[str, Any], spread: bool, count: bool) -> Any:
         """As `observe.observed`, in the worker."""
-        return self._session.call(self, (arguments,), {"spread": spread}, by="observed")
+        return self._session.call(self, (arguments,), {"spread": spread, "count": count}, by="observed")
 
     def _raced(self, rival: Any, arguments: dict[str, Any], more: list[Any]) -> Any:
         """As `observe.raced`, in the worker."""

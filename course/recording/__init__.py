@@ -6,9 +6,9 @@
     recording.reads("key_cache")               # [num_blocks, block_size, num_kv_heads, head_size]: times read
     recording.trespasses(block_table, seq_lens)  # reads of slots that a request does not own
 
-session.py starts and stops, hook.py is the place that knows Triton's interpreter, memory.py decides what an address
-is, collect.py writes down, model.py, access.py and columns.py are what is kept, torch_ops.py watches torch, summary.py
-and paged.py compute, render.py shows.
+session.py starts and stops, hook.py is the place that knows Triton's interpreter, compiled.py brings kernels there that
+are compiled otherwise (on a machine with a GPU), memory.py decides what an address is, collect.py writes down, model.py,
+access.py and columns.py are what is kept, torch_ops.py watches torch, summary.py and paged.py compute, render.py shows.
 Nothing here loads Triton or torch before a recording starts.
 """
 

@@ -211,9 +211,10 @@ class Recorder:
         lanes = f"{count} of {num_active} active lanes" if num_active > 1 else "its only lane"
         if index < 0:
             name, offset = None, None
+            or_name = ", or name it in course.record(...)" if self.memory.on_host else ""
             message = (
                 f"{who} {what} an address that belongs to no tensor of this launch ({lanes}). Nothing was touched. Pass "
-                f"the tensor to the kernel, or name it in course.record(...). {at}"
+                f"the tensor to the kernel{or_name}. {at}"
             )
         else:
             tensor = self.memory.tensors[index]

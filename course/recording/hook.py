@@ -5,8 +5,9 @@ The interface is private, known here as it is in Triton 3.6 and 3.7:
   `argument.data_ptr()` as an address;
 - every access goes through four methods of `InterpreterBuilder` (block pointers and tensor descriptors too), which are
   the only ones that call the C++ functions that touch memory.
+Where kernels are compiled, compiled.py sends them to the interpreter meanwhile: it relies on more.
 `differences` says what has changed in another version; a recording refuses to start then, and a test fails.
-Only attributes of these two classes are replaced, and always put back.
+Only attributes of these classes are replaced, and always put back.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from course.recording.torch_ops import WatchTorch
 
-# The parameters of each method that is replaced.
+# The parameters of each method that is replaced, or that compiled.py calls.
 _METHODS = {
     "InterpreterBuilder.create_masked_load": (
         ["self", "ptrs", "mask", "other", "cache_modifier", "eviction_policy", "is_volatile"]
@@ -42,6 +43,17 @@ _METHODS = {
     "InterpreterBuilder.create_atomic_rmw": ["self", "rmwOp", "ptr", "val", "mask", "sem", "scope"],
     "GridExecutor._init_args_hst": ["self", "args_dev", "kwargs"],
     "GridExecutor.__call__": ["self", "args_dev", "kwargs"],
+    "InterpretedFunction.__init__": ["self", "fn", "kwargs"],
+    "InterpretedFunction.run": ["self", "args", "grid", "warmup", "kwargs"],
+    "InterpretedFunction.__call__": ["self", "args", "kwargs"],
+    "_patch_lang": ["fn"],
+    "_LangPatchScope.set_attr": ["self", "obj", "name", "value"],
+    "_LangPatchScope.restore": ["self"],
+}
+_COMPILED = {
+    "JITFunction.run": ["self", "args", "grid", "warmup", "kwargs"],
+    "JITFunction.__call__": ["self", "args", "kwargs"],
+    "JITFunction.is_gluon": ["self"],
 }
 # Which method calls which function of C++.
 _MEMORY = {
@@ -58,33 +70,38 @@ _OURS = str(Path(__file__).parent)
 @functools.cache
 def differences() -> tuple[str, ...]:
     """How the installed Triton's interpreter differs from what this file relies on; empty if it does not."""
-    from triton.runtime import interpreter
+    from triton.runtime import interpreter, jit
 
-    return differences_in(interpreter, ast.parse(inspect.getsource(interpreter)))
+    in_interpreter = differences_in(interpreter, ast.parse(inspect.getsource(interpreter)))
+    return (*in_interpreter, *_methods_that_differ(jit, _COMPILED))
+
+
+def _methods_that_differ(module: Any, methods: dict[str, list[str]]) -> Iterator[str]:
+    for name, expected in methods.items():
+        function = module
+        for part in name.split("."):
+            function = getattr(function, part, None)
+        if function is None:
+            yield f"{name} is gone"
+        elif (parameters := list(inspect.signature(function).parameters)) != expected:
+            yield f"{name} takes ({', '.join(parameters)}), not ({', '.join(expected)})"
 
 
 def differences_in(interpreter: Any, tree: ast.Module) -> tuple[str, ...]:
     """As `differences`, for any module and its syntax tree."""
-    found = []
-    for name, expected in _METHODS.items():
-        owner, method = name.split(".")
-        function = getattr(getattr(interpreter, owner, None), method, None)
-        if function is None:
-            found.append(f"{name} is gone")
-        elif (parameters := list(inspect.signature(function).parameters)) != expected:
-            found.append(f"{name} takes ({', '.join(parameters)}), not ({', '.join(expected)})")
+    found = list(_methods_that_differ(interpreter, _METHODS))
     calls = set()
     for function in ast.walk(tree):
         if isinstance(function, ast.FunctionDef):
             for node in ast.walk(function):
                 if isinstance(node, ast.Attribute) and getattr(node.value, "id", None) == "_interpreter":
                     calls.add((function.name, node.attr))
-    for method, function in sorted(calls - _MEMORY):
-        found.append(f"{method} touches memory through _interpreter.{function}")
-    for method, function in sorted(_MEMORY - calls):
-        found.append(f"{method} no longer calls _interpreter.{function}")
+    for method, way in sorted(calls - _MEMORY):
+        found.append(f"{method} touches memory through _interpreter.{way}")
+    for method, way in sorted(_MEMORY - calls):
+        found.append(f"{method} no longer calls _interpreter.{way}")
     called = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    for name in ("data_ptr", "grid_idx", "grid_dim", "get_element_ty"):
+    for name in ("data_ptr", "grid_idx", "grid_dim", "get_element_ty", "pre_run_hooks"):
         if name not in called:
             found.append(f"the interpreter no longer uses {name}")
     return tuple(found)
@@ -180,6 +197,11 @@ def _launches(recorder: Recorder, watch: WatchTorch, interpreter: Any) -> dict[s
         ]
         for parameter, device, host in pairs:
             for name, device_tensor, host_tensor in _tensors(parameter, device, host):
+                if device_tensor.is_cuda and str(device_tensor.dtype) == "torch.bfloat16":
+                    raise ValueError(
+                        f"{name}: expected float16 or float32 while recording, got bfloat16, which Triton's interpreter "
+                        "computes wrongly"
+                    )
                 tensor, address = recorder.memory.argument(
                     name.removesuffix("_ptr"), recorder.launches[-1].kernel, device_tensor, host_tensor
                 )
@@ -204,6 +226,7 @@ def _launches(recorder: Recorder, watch: WatchTorch, interpreter: Any) -> dict[s
             raise ours.with_traceback(None) from None
         finally:
             watch.paused = False
+            recorder.memory.end_launch()
             launch = recorder.launches[number]
             recorder.launches[number] = Launch(launch.kernel, builder.grid_dim, launch.arguments)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -96,6 +96,21 @@ class RecordedTensor:
         return indices, inside & (rest == 0)
 
 
+class _Region(NamedTuple):
+    """A tensor's addresses: what a kernel gets, where the tensor is, and where the interpreter finds it now.
+
+    base, own, here: each the address of its first element. own is on the tensor's device. here is on the host: for a
+    tensor on a GPU, in the copy that the launch has, and None where it has none.
+    first_byte, end_byte: as in `RecordedTensor`.
+    """
+
+    base: int
+    own: int
+    here: int | None
+    first_byte: int
+    end_byte: int
+
+
 class Memory:
     """The tensors of one recording, their regions, and where they really are.
 
@@ -105,7 +120,7 @@ class Memory:
 
     def __init__(self, named: Mapping[str, torch.Tensor]) -> None:
         self.tensors: list[RecordedTensor] = []
-        self._regions: list[tuple[int, int, int, int]] = []  # base, real base, first byte, end byte
+        self._regions: list[_Region] = []
         self._by_identity: dict[tuple, int] = {}
         self._held: list[torch.Tensor] = []
         self._by_storage: dict[int, list[int]] = {}  # of the tensors that the caller named
@@ -122,12 +137,23 @@ class Memory:
             index = self._by_identity.get(_identity(device))
         if index is None:
             index = self._add(self._free_name(name, kernel), device, named=False)
-        base, _, first_byte, end_byte = self._regions[index]
+        region = self._regions[index]
         # Where the tensor's first element is now: the argument may be another view of its storage, or a copy.
-        storage = host.untyped_storage().data_ptr()
-        self._regions[index] = (base, storage - first_byte, first_byte, end_byte)
-        shift = host.data_ptr() - (storage - first_byte) if host.untyped_storage().nbytes() else 0
-        return index, base + shift
+        here = host.untyped_storage().data_ptr() - region.first_byte
+        self._regions[index] = region._replace(here=here)
+        shift = host.data_ptr() - here if host.untyped_storage().nbytes() else 0
+        return index, region.base + shift
+
+    def end_launch(self) -> None:
+        """The launch's copies of tensors that are on a GPU are gone."""
+        for index, tensor in enumerate(self._held):
+            if not _is_on_host(tensor):
+                self._regions[index] = self._regions[index]._replace(here=None)
+
+    @property
+    def on_host(self) -> bool:
+        """Whether every tensor is where the interpreter can find it without a copy."""
+        return all(_is_on_host(tensor) for tensor in self._held)
 
     def names_of(self, tensor: torch.Tensor) -> tuple[str, ...]:
         """The tensors of this recording that share memory with this one."""
@@ -149,9 +175,9 @@ class Memory:
         """
         index = (int(addresses[0]) - FIRST_REGION + REGION_DISTANCE // 2) // REGION_DISTANCE
         if 0 <= index < len(self._regions):
-            base, _, first_byte, end_byte = self._regions[index]
+            base, _, here, first_byte, end_byte = self._regions[index]
             relative = (addresses - np.uint64(base)).view(np.int64)
-            if relative.min() >= first_byte and relative.max() + itemsize <= end_byte:
+            if here is not None and relative.min() >= first_byte and relative.max() + itemsize <= end_byte:
                 return [(index, None, relative)]
         return self._locate_each(addresses, itemsize)
 
@@ -161,7 +187,9 @@ class Memory:
         """As `locate`, when pointers of several tensors meet in one access, or some are wrong."""
         ids = (addresses - np.uint64(FIRST_REGION - REGION_DISTANCE // 2)) // np.uint64(REGION_DISTANCE)
         ids = np.where(ids < len(self._regions), ids.astype(np.int64), -1)
-        # An address that is in no region is a real one: passed as a number, or loaded from a table of pointers.
+        # An address that is in no region is a tensor's own: passed as a number, or loaded from a table of pointers.
+        missing = [number for number, region in enumerate(self._regions) if region.here is None]
+        ids[np.isin(ids, missing)] = -1
         found = []
         for index in np.unique(ids).tolist():
             which = ids == index
@@ -169,11 +197,11 @@ class Memory:
                 relative = (addresses[which] - np.uint64(self._regions[index][0])).view(np.int64)
                 found.append((index, which, relative))
                 continue
-            for real_index, (_, real, first_byte, end_byte) in enumerate(self._regions):
-                distance = (addresses - np.array(real, dtype=np.int64).view(np.uint64)).view(np.int64)
+            for own_index, (_, own, here, first_byte, end_byte) in enumerate(self._regions):
+                distance = (addresses - np.array(own, dtype=np.int64).view(np.uint64)).view(np.int64)
                 inside = which & (distance >= first_byte) & (distance + itemsize <= end_byte)
-                if inside.any():
-                    found.append((real_index, inside, distance[inside]))
+                if here is not None and inside.any():
+                    found.append((own_index, inside, distance[inside]))
                     which = which & ~inside
             if which.any():
                 found.append((-1, which, addresses[which].view(np.int64)))
@@ -183,17 +211,18 @@ class Memory:
         """Which of these bytes of tensor `index` must not be touched, bool."""
         if index < 0:
             return np.ones(len(relative), dtype=bool)
-        _, _, first_byte, end_byte = self._regions[index]
+        _, _, _, first_byte, end_byte = self._regions[index]
         return (relative < first_byte) | (relative + itemsize > end_byte)
 
     def real(self, index: int, relative: np.ndarray) -> np.ndarray:
-        """Addresses, uint64, of bytes of tensor `index`."""
-        return (relative + self._regions[index][1]).astype(np.uint64)
+        """Addresses on the host, uint64, of bytes of tensor `index`, which `locate` found."""
+        return (relative + self._regions[index].here).astype(np.uint64)
 
     def real_difference(self, index: int) -> np.ndarray:
         """What to add to an address in the region of tensor `index` to get the real one, uint64."""
-        base, real, _, _ = self._regions[index]
-        return np.array(real - base, dtype=np.int64).view(np.uint64)
+        region = self._regions[index]
+        assert region.here is not None  # `locate` says which tensors there are
+        return np.array(region.here - region.base, dtype=np.int64).view(np.uint64)
 
     def _named(self, tensor: torch.Tensor) -> int | None:
         """The caller's tensor that this argument is, or is a view of."""
@@ -241,12 +270,18 @@ class Memory:
             )
         )
         base = FIRST_REGION + index * REGION_DISTANCE + tensor.data_ptr() % _PAGE
-        self._regions.append((base, storage.data_ptr() - first_byte, first_byte, end_byte))
+        own = storage.data_ptr() - first_byte
+        here = own if _is_on_host(tensor) else None
+        self._regions.append(_Region(base, own, here, first_byte, end_byte))
         self._held.append(tensor)
         if storage.nbytes():
             self._by_identity.setdefault(_identity(tensor), index)
             self._all_by_storage.setdefault(storage.data_ptr(), []).append(index)
         return index
+
+
+def _is_on_host(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "cpu"
 
 
 def _identity(tensor: torch.Tensor) -> tuple:

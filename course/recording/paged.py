@@ -152,7 +152,7 @@ def trespasses(
 
     One entry for each program, block and reason, in the order of the recording.
     """
-    table = np.asarray(block_table)
+    table = block_table.cpu().numpy()
     lengths = [int(length) for length in seq_lens]
     served = _requests_served(recording, query_start_loc) if requests_of is None else {}
     everyone = tuple(range(len(lengths)))
@@ -203,7 +203,7 @@ def _requests_served(
     """(launch, x, y, z) -> the requests whose query tokens it loaded."""
     if "query" not in recording.tensors:
         return {}
-    starts = None if query_start_loc is None else np.asarray(query_start_loc)
+    starts = None if query_start_loc is None else query_start_loc.cpu().numpy()
     served: dict[tuple[int, int, int, int], set[int]] = {}
     for launch, x, y, z, token, *_ in _cells(recording, "query", "load", 1).tolist():
         request = token if starts is None else int(np.searchsorted(starts, token, side="right")) - 1

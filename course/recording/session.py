@@ -37,7 +37,7 @@ def record(
     max_accesses: int = MAX_ACCESSES,
     **kwargs: Any,
 ) -> RecordingBlock | Recording:
-    """Run Triton kernels in the interpreter and keep what each program loads and stores.
+    """Run Triton kernels in the interpreter, on a machine with a GPU too, and keep what each program loads and stores.
 
     Two ways to use it:
 
@@ -52,8 +52,11 @@ def record(
     A kernel may touch the storage of the tensor whose pointer it uses, nothing else. What is out of bounds raises
     `OutOfBounds` before memory is touched; its `recording` has everything up to there.
 
-    Where kernels are compiled there is nothing to record, and the work is not moved to another process behind your
-    back: functions of a notebook could not be sent there unchanged. Start Python with TRITON_INTERPRET=1 instead.
+    Where kernels are compiled, on a machine with a GPU, they run in the interpreter while the recording lasts: with the
+    grid and the tile sizes that the launcher chose for the GPU, on copies of the tensors on the host, which are copied
+    back after each launch. So take a small case. Kernels in Gluon and tensors in bfloat16 are refused: the interpreter
+    cannot run them. `triton.autotune` would time the interpreter: call the kernel once before. After the block, kernels
+    are compiled as before.
 
     Args:
         function: called with *args and **kwargs while recording. Without it, the result is for a with-statement.
@@ -61,9 +64,9 @@ def record(
         max_accesses: more than this end the recording with a RuntimeError, so that an endless loop ends.
 
     Raises:
-        RuntimeError: where kernels are compiled (on a GPU), while another recording runs, or for a version of Triton
-            whose interpreter differs from those known here (3.6 and 3.7).
-        ValueError: when something named is not a tensor on the CPU.
+        RuntimeError: while another recording runs, for a version of Triton whose interpreter differs from those known
+            here (3.6 and 3.7), or at the launch of a kernel in Gluon.
+        ValueError: when something named is not a tensor, or not on the CPU where kernels run there.
     """
     if function is None:
         if args or names is not None:
@@ -95,13 +98,10 @@ class RecordingBlock:
         self._stack = ExitStack()
 
     def __enter__(self) -> Recording:
-        if not kernels.INTERPRET:
-            raise RuntimeError(
-                f"kernels are compiled here ({kernels.describe()}), and only Triton's interpreter can be recorded: start "
-                "Python (or Jupyter) with TRITON_INTERPRET=1 in the environment, and put tensors on kernels.device()"
-            )
-        # Says what to do when this process has loaded Triton without its interpreter.
-        runtime.check_launch("tensor", torch.empty(0))
+        if kernels.INTERPRET:
+            # Says what to do when this process has loaded Triton without its interpreter.
+            runtime.check_launch("tensor", torch.empty(0))
+        from course.recording.compiled import interpreted
         from course.recording.hook import hooked, make_recorder
         from course.recording.torch_ops import WatchTorch
 
@@ -111,6 +111,8 @@ class RecordingBlock:
         self._watch = WatchTorch(memory, lambda: len(self._recorder.launches))
         with ExitStack() as stack:
             stack.enter_context(hooked(self._recorder, self._watch))
+            if not kernels.INTERPRET:
+                stack.enter_context(interpreted())
             stack.enter_context(self._watch)
             self._stack = stack.pop_all()
         return self._recording

@@ -52,3 +52,33 @@ def test_nothing_but_nan_is_no_likeness() -> None:
     )
     assert not verdict.passed
     assert verdict.misconception is None, verdict.message()
+
+
+def _bytes_verdict(function: object) -> Verdict:
+    return examine(registry.get("kv_bytes"), {NAME: function}, open_suite("visible"))
+
+
+def test_what_a_compiled_kernel_loads_is_counted_in_a_second_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        kernels, "INTERPRET", False
+    )  # as on a GPU: the first run keeps its accesses to itself
+    assert _bytes_verdict(decode.paged_online_attention_triton).passed
+    verdict = _bytes_verdict(decode.one_head_a_program)
+    assert (verdict.passed, verdict.misconception) == (False, "once-per-query-head"), verdict.message()
+
+
+def test_a_kernel_that_the_interpreter_does_not_take_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from triton.runtime.errors import InterpreterError
+
+    monkeypatch.setattr(kernels, "INTERPRET", False)
+    calls = []
+
+    def on_a_gpu_only(*arguments: object) -> torch.Tensor:
+        calls.append(arguments)
+        if len(calls) % 2 == 0:  # of each case the run that is counted
+            raise InterpreterError("NotImplementedError('inline_asm')")
+        return decode.paged_online_attention_triton(*arguments)
+
+    message = _bytes_verdict(on_a_gpu_only).message()
+    assert "what your kernel loads cannot be counted" in message
+    assert "inline_asm" in message

@@ -121,7 +121,7 @@ def test_a_tester_gets_its_functions_in_the_worker(judges: dict[str, Judge]) -> 
 def test_what_a_worker_says_of_itself_is_no_more_than_plain_data(judges: dict[str, Judge]) -> None:
     forged = DECODE_TRITON + (
         "\nfrom autograder.judge import observe\n"
-        "observe.observed = lambda function, arguments, spread=False: (function(*arguments.values()), {'launches': 1})\n"
+        "observe.observed = lambda function, arguments, spread, count: (function(*arguments.values()), {'launches': 1})\n"
     )
     points, message = _judged(judges[TRITON], forged, TRITON)
     assert points == 0

@@ -17,6 +17,8 @@ from tests.course.recording import toys
 from tests.kernels.batches import Spec, far_apart, make_batch
 
 CPU = torch.device("cpu")
+# Kernels that are compiled are in test_compiled.py: the library's launchers take tensors on the GPU then.
+needs_interpreter = pytest.mark.skipif(not kernels.INTERPRET, reason="needs Triton's interpreter")
 DECODE = Spec(((1, 9), (1, 4), (1, 0), (1, 13)), num_heads=6, num_kv_heads=2, head_size=16, block_size=4)
 
 
@@ -28,6 +30,7 @@ def record_toy(batch, mistake=0):
     return course.record(toys.launch_read_caches, *batch.decode_arguments[:5], mistake)
 
 
+@needs_interpreter
 @pytest.mark.parametrize(
     ("decode", "times"), [(single_query_decode, 3), (gqa_decode, 1), (kernels.paged_decode, 1)]
 )
@@ -46,6 +49,7 @@ def test_k_and_v_are_read_once_per_kv_head_or_once_per_query_head(decode, times)
     torch.testing.assert_close(recording.result, decode(*batch.decode_arguments))
 
 
+@needs_interpreter
 def test_prefill_reads_nothing_that_is_not_its_requests():
     spec = Spec(((5, 11), (1, 7), (0, 3), (6, 6)), num_heads=4, num_kv_heads=2, head_size=16, block_size=4)
     batch = make_batch(spec, torch.float16, CPU)
@@ -59,6 +63,7 @@ def test_prefill_reads_nothing_that_is_not_its_requests():
     assert owned.tolist() == expected.tolist()
 
 
+@needs_interpreter
 def test_splits_and_caches_larger_than_can_be_counted():
     """A storage of more than 2**31 elements: everything but counting element by element works."""
     batch = make_batch(Spec(((1, 40), (1, 33))), torch.float16, CPU)

@@ -13,13 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import course
-import kernels
 from course.recording import OutOfBounds
 from tests.course.recording import toys
 
 
 def hooks() -> list:
-    from triton.runtime import interpreter
+    from triton.runtime import interpreter, jit
 
     builder, executor = interpreter.InterpreterBuilder, interpreter.GridExecutor
     names = ("create_masked_load", "create_masked_store", "create_atomic_cas", "create_atomic_rmw")
@@ -27,14 +26,13 @@ def hooks() -> list:
         *(vars(builder)[name] for name in names),
         executor.__call__,
         executor._init_args_hst,
+        jit.JITFunction.run,
+        jit.JITFunction.__call__,
     ]
 
 
 @pytest.fixture(autouse=True)
 def interpreter_is_put_back():
-    if not kernels.INTERPRET:
-        yield
-        return
     before = hooks()
     yield
     assert all(now is then for now, then in zip(hooks(), before, strict=True))
@@ -422,18 +420,6 @@ def test_bad_arguments_are_named():
     with pytest.raises(IndexError, match="has 2 accesses, got index 2"):
         recording[2]
     assert recording[-1].kind == "store"
-
-
-def test_on_a_gpu_one_sentence_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(kernels, "INTERPRET", False)
-    with (
-        pytest.raises(
-            RuntimeError,
-            match="only Triton's interpreter can be recorded: start Python .* TRITON_INTERPRET=1",
-        ),
-        course.record(),
-    ):
-        pass
 
 
 def test_a_kernel_of_a_notebook_cell():

@@ -83,6 +83,19 @@ def through_a_table(table_ptr, out_ptr, N: tl.constexpr):
 
 
 @triton.jit
+def through_two(table_ptr, x_ptr, out_ptr, N: tl.constexpr):
+    """As `through_a_table`, in a launch that has the table's tensor as an argument too."""
+    ptr = tl.load(table_ptr).to(tl.pointer_type(tl.float32))
+    lane = tl.arange(0, N)
+    tl.store(out_ptr + lane, tl.load(ptr + lane))
+
+
+@triton.jit
+def keep_address(x_ptr, kept_ptr):
+    tl.store(kept_ptr, x_ptr.to(tl.int64))
+
+
+@triton.jit
 def all_masked(x_ptr, far):
     lane = tl.arange(0, 4)
     tl.load(x_ptr + far + lane, mask=lane < 0)

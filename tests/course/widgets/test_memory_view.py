@@ -11,15 +11,12 @@ import pytest
 import torch
 
 import course
-import kernels
 from course import widgets
 from course.recording.memory import RecordedTensor
 from course.widgets.memory_view.layout import layout_of
 from course.widgets.memory_view.model import MemoryPicture
 from tests.course.recording import toys
 from tests.kernels.batches import Spec, make_batch
-
-pytestmark = pytest.mark.skipif(not kernels.INTERPRET, reason="needs Triton's interpreter")
 
 BATCH = make_batch(
     Spec(((1, 6), (1, 4), (1, 3)), num_heads=2, num_kv_heads=1, head_size=4, block_size=4),
