@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 CLEARED = 256 * 2**20  # bytes, more than any GPU's second-level cache
+SETTLE_SECONDS = 0.06  # after which a GPU at its power limit has found its clock
+CYCLES_A_SECOND = 2e9  # of a GPU's clock, about
 
 
 def times_us(call: Callable[[], Any], *, warm_up: int = 3, runs: int = 15) -> tuple[list[float], list[Any]]:
     """Microseconds of each run and what each returned. Before each, the second-level cache is overwritten."""
-    for _ in range(warm_up):
-        call()
+    host_seconds = _warm_up(call, warm_up)
     waste = torch.empty(CLEARED, dtype=torch.uint8, device="cuda")
     times, results = [], []
     for _ in range(runs):
         waste.zero_()
-        # The GPU is kept busy until the launch is on its way, so that the host's time does not count.
-        torch.cuda._sleep(200_000)
+        # The GPU is kept busy until the launches are on their way, so that the host's time does not count.
+        torch.cuda._sleep(int(CYCLES_A_SECOND * (2 * min(host_seconds, 0.05) + 1e-4)))
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
         results.append(call())
@@ -27,6 +29,19 @@ def times_us(call: Callable[[], Any], *, warm_up: int = 3, runs: int = 15) -> tu
         end.synchronize()
         times.append(1000 * start.elapsed_time(end))
     return times, results
+
+
+def _warm_up(call: Callable[[], Any], runs: int) -> float:
+    """At least `runs` calls, and so many that the clock has settled; the seconds that the host needs for one."""
+    begun = time.perf_counter()
+    host_seconds = float("inf")
+    while runs > 0 or time.perf_counter() - begun < SETTLE_SECONDS:
+        torch.cuda.synchronize()
+        called = time.perf_counter()
+        call()
+        host_seconds = min(host_seconds, time.perf_counter() - called)
+        runs -= 1
+    return host_seconds
 
 
 def median_us(call: Callable[[], Any]) -> float:
