@@ -59,8 +59,10 @@ def is_as_wanted(submission: Submission, result: CheckResult) -> bool:
     return result.points == 0
 
 
-def table(lesson_name: str, rows: list[tuple[Submission, CheckResult]], seconds: float) -> str:
-    """Markdown: what was handed in, what it got, what was said."""
+def table(
+    lesson_name: str, rows: list[tuple[Submission, CheckResult]], num_chosen: int, seconds: float
+) -> str:
+    """Markdown: what was handed in, what it got, what was said. A run that is cut short leaves what it has."""
     wrong = [row for row in rows if row[0].misconception is not None]
     named = [row for row in wrong if row[1].misconception and row[1].misconception == row[0].misconception]
     kept = sum(is_as_wanted(*row) for row in wrong)
@@ -68,9 +70,10 @@ def table(lesson_name: str, rows: list[tuple[Submission, CheckResult]], seconds:
     lines = [
         f"# Submissions of lesson {lesson_name}",
         "",
-        f"Judged on {kernels.describe()} by `python -m bench.submissions {lesson_name}`, hidden suites, in {seconds:.0f} s.",
+        f"Judged on {kernels.describe()} by `python -m bench.submissions {lesson_name}`, hidden suites, {len(rows)} of "
+        f"{num_chosen} submissions in {seconds:.0f} s.",
         "",
-        f"- {len(wrong)} wrong: {kept} lose the points of what they break; {len(named)} ({100 * len(named) // len(wrong)} %) are told "
+        f"- {len(wrong)} wrong: {kept} lose the points of what they break; {len(named)} ({100 * len(named) // max(1, len(wrong))} %) are told "
         "their mistake by name.",
         f"- {len(right)} right by other roads: {sum(is_as_wanted(*row) for row in right)} lose nothing.",
         "",
@@ -90,19 +93,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.submissions", description=__doc__)
     parser.add_argument("lesson", choices=LESSONS)
     parser.add_argument("--out", type=Path, help="default: bench/results/submissions_LESSON_{cpu,gpu}.md")
-    parser.add_argument("--only", default="", help="submissions whose test or name holds this text")
+    parser.add_argument(
+        "--only", nargs="*", default=[""], help="submissions whose test or name holds one of these texts"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes that judge side by side")
     arguments = parser.parse_args()
     place = "cpu" if kernels.INTERPRET else "gpu"
     out = arguments.out or ROOT / "bench" / "results" / f"submissions_{arguments.lesson}_{place}.md"
-    chosen = [s for s in LESSONS[arguments.lesson]() if arguments.only in f"{s.test} {s.name}"]
+    chosen = [
+        s for s in LESSONS[arguments.lesson]() if any(text in f"{s.test} {s.name}" for text in arguments.only)
+    ]
     started = time.monotonic()
     rows = []
     for row in all_graded(arguments.lesson, chosen, arguments.jobs):
         rows.append(row)
+        out.write_text(
+            table(arguments.lesson, rows, len(chosen), time.monotonic() - started), encoding="utf-8"
+        )
         if not is_as_wanted(*row):
             print(f"NOT AS WANTED: {row[0].test} {row[0].name}: {row[1]}", file=sys.stderr, flush=True)
-    out.write_text(table(arguments.lesson, rows, time.monotonic() - started), encoding="utf-8")
     print(out.read_text(encoding="utf-8").split("| test |")[0])
     return 0 if all(is_as_wanted(*row) for row in rows) else 1
 

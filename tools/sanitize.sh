@@ -7,6 +7,11 @@
 #
 # torch hands out pieces of large blocks, where a read past a tensor's end still hits memory that is its own. So its cache
 # is turned off: every tensor is an allocation, and a byte outside is an error. ptxas, which Triton starts, is not checked.
+# A CUDA graph cannot be captured so, and tests that capture one are left out.
+#
+# racecheck reports two things in paged_prefill_kernel that are none. Its consumers both clean a tile of values, each before its
+# own product: they write the same. And warp_specialize hands its partitions their arguments in shared memory, behind barriers
+# that the tool does not know.
 #
 # Exit status: pytest's; 86 when the sanitizer found something; 2 when this machine has no sanitizer or no GPU.
 set -u
@@ -32,7 +37,7 @@ fi
 
 # One dtype shows where a kernel reads and writes. Large cases and tests without a launch are left out.
 case $tool in
-memcheck) cases='not (fp16 or fp32 or large or real or beyond or several or contract or runtime or reference or pool or mutant)' ;;
+memcheck) cases='not (fp16 or fp32 or large or real or beyond or several or contract or runtime or reference or pool or mutant or captur or emulated or compile)' ;;
 *) cases='right and bf16 and (ragged or chunk or GQA or 80)' ;;
 esac
 [ $# -gt 0 ] || set -- tests/kernels -k "$cases"
