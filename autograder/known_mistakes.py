@@ -13,7 +13,7 @@ from autograder.outcome import Outcome, outcome_of
 from autograder.registry import Check, Misconception
 from autograder.suite import Case, Suite
 
-MAX_REMEMBERED = 2000
+MAX_REMEMBERED = 10_000  # of 10 kB at most, so far
 SECONDS = 60.0
 
 

@@ -26,6 +26,7 @@ from autograder.registry import Check
 from autograder.suite import Case, Suite
 
 START_SECONDS = 180.0
+ATTEMPTS = 3  # in a row that may fail for the machine's sake; each costs seconds, and a verdict does without
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class MistakeProcess:
         command = line_process.command("autograder.mistake_process")
         self._process = LineProcess("mistakes'", command, line_process.environment(os.cpu_count() or 1))
         self._seconds = seconds
-        self._warm = self._useless = False
+        self._warm = False
+        self._failed = 0
         self._lock = threading.Lock()
         self.started = 0
 
@@ -63,10 +65,10 @@ class MistakeProcess:
 
     def close(self) -> None:
         self._process.close()
-        self._warm, self._useless = False, True
+        self._warm, self._failed = False, ATTEMPTS
 
     def _ask(self, question: Question) -> Outcome | None:
-        if not self._start():
+        if self._failed >= ATTEMPTS or not self._start():
             return None
         try:
             answer = self._process.ask(asdict(question), self._seconds)
@@ -76,7 +78,9 @@ class MistakeProcess:
         if not answer["usable"]:
             self._stop()
         if answer["outcome"] is None:
+            self._failed += 1
             return None
+        self._failed = 0
         try:
             outcome: Outcome = pickle.loads(base64.b64decode(answer["outcome"]))  # from our own code
         except RuntimeError:  # a tensor for a GPU that this process has lost
@@ -84,13 +88,13 @@ class MistakeProcess:
         return outcome
 
     def _start(self) -> bool:
-        if not self._warm and not self._useless:
+        if not self._warm:
             try:
                 self._process.ask(None, START_SECONDS)
                 self._warm = True
                 self.started += 1
-            except Ended:  # no second try: each would cost seconds, and the verdict does without
-                self._useless = True
+            except Ended:
+                self._failed += 1
         return self._warm
 
     def _stop(self) -> None:
@@ -107,23 +111,24 @@ def main() -> None:
 
 
 def _answer(question: Question) -> dict[str, Any]:
-    """outcome: pickled, which makes copies of tensors, on a GPU too. usable: whether this process can go on."""
+    """outcome: pickled, which makes copies of tensors, on a GPU too; None where there is none for the machine's sake.
+
+    usable: whether this process can go on.
+    """
     from autograder.judge import gpu
 
-    outcome = _outcome(question)
+    try:
+        check, cases = _drawn(question.find, question.check, question.suite, question.seed)
+        (mistake,) = (each for each in check.misconceptions if each.name == question.misconception)
+        # As in the judge: what it writes into its inputs is gone for the next mistake.
+        case = Case(cases[question.case].label, copy.deepcopy(cases[question.case].inputs))
+    except RuntimeError:  # no memory on the GPU, or no GPU
+        return {"outcome": None, "usable": gpu.trouble() is None}
+    outcome = outcome_of(check, check.complete(mistake.parts), case).compact()
     usable = gpu.trouble() is None
     if "OutOfMemoryError" in outcome.obstacle:  # others have the memory now; that says nothing of the mistake
         return {"outcome": None, "usable": usable}
     return {"outcome": base64.b64encode(pickle.dumps(outcome)).decode(), "usable": usable}
-
-
-def _outcome(question: Question) -> Outcome:
-    check, cases = _drawn(question.find, question.check, question.suite, question.seed)
-    (mistake,) = (each for each in check.misconceptions if each.name == question.misconception)
-    case = cases[question.case]
-    # As in the judge: what it writes into its inputs is gone for the next mistake.
-    case = Case(case.label, copy.deepcopy(case.inputs))
-    return outcome_of(check, check.complete(mistake.parts), case).compact()
 
 
 @functools.lru_cache(maxsize=2)

@@ -12,9 +12,10 @@ import torch
 
 from autograder.failure import Problem, UnknownCheck
 from autograder.registry import Check, Misconception, Output
-from autograder.suite import Case
+from autograder.suite import Case, Suite
 
 ILLEGAL = "CUDA error: an illegal memory access was encountered"
+FULL = 99  # the seed of a suite for which a GPU has no memory
 FIND = "tests.autograder.harmful_check:get"
 
 
@@ -48,6 +49,12 @@ def _is_one_off() -> Output:
     return {"number": 2}
 
 
+def _cases(suite: Suite) -> list[Case]:
+    if suite.seed == FULL:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    return [Case("the first case", {}), Case("the second case", {})]
+
+
 def _run(answer: Any, case: Case) -> Output:
     output: Output = answer["number"]()
     return output
@@ -65,7 +72,7 @@ CHECK = Check(
     name="harmful",
     grade_id="harmful",
     parts=("number",),
-    cases=lambda suite: [Case("the first case", {}), Case("the second case", {})],
+    cases=_cases,
     run=_run,
     inspect=_inspect,
     solution={"number": lambda: {"number": 1}},

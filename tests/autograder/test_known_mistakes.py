@@ -10,10 +10,11 @@ from autograder import cuda_fault, registry
 from autograder.examine import examine
 from autograder.judge.session import Fault
 from autograder.known_mistakes import KnownMistakes
+from autograder.mistake_process import ATTEMPTS
 from autograder.outcome import Outcome, outcome_of
 from autograder.registry import Check, Output
 from autograder.suite import Case, Suite, open_suite
-from tests.autograder.harmful_check import CHECK, FIND, ILLEGAL
+from tests.autograder.harmful_check import CHECK, FIND, FULL, ILLEGAL
 
 VISIBLE = open_suite("visible")
 MISTAKES = {mistake.name: mistake for mistake in CHECK.misconceptions}
@@ -111,6 +112,20 @@ def test_a_check_that_no_other_process_finds_is_run_here_and_not_remembered() ->
     assert one.output is not None
     assert one != other
     assert mistakes.process.started == 0
+
+
+def test_where_the_machine_has_no_room_the_verdict_does_without_and_nothing_is_remembered() -> None:
+    full, cases = Suite("hidden", FULL), CHECK.cases(VISIBLE)
+    mistakes = KnownMistakes(elsewhere=True, find=FIND)
+    for _ in range(ATTEMPTS - 1):
+        assert mistakes.outcome(CHECK, MISTAKES["is one off"], full, cases, 0) == Outcome()
+    assert mistakes.outcome(CHECK, MISTAKES["is one off"], VISIBLE, cases, 0).output == {"number": 2}
+    for _ in range(ATTEMPTS):
+        assert mistakes.outcome(CHECK, MISTAKES["is one off"], full, cases, 0) == Outcome()
+    # After so many in a row it is not tried again.
+    assert mistakes.outcome(CHECK, MISTAKES["draws"], VISIBLE, cases, 0) == Outcome()
+    assert (mistakes.process.started, mistakes.repeated) == (1, 0)
+    mistakes.close()
 
 
 class Gpu:
