@@ -43,10 +43,10 @@ class KnownMistakes:
     ) -> Outcome:
         """What the mistake comes to on cases[index], the cases that `check` draws of `suite`."""
         question = Question(self._find, check.name, suite.name, suite.seed, mistake.name, index)
-        if question in self._known:
+        registered = self._is_registered(check, mistake)
+        if registered and question in self._known:
             self.repeated += 1
             return self._known[question]
-        registered = self._is_registered(check, mistake)
         away = torch.cuda.is_initialized() if self._elsewhere is None else self._elsewhere
         if away and registered:
             outcome = self.process.ask(question)

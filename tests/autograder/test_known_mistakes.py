@@ -1,5 +1,7 @@
 """A known mistake does no harm to the process that asks about it, and comes to the same as here."""
 
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -97,6 +99,17 @@ def test_what_a_mistake_came_to_is_remembered_whatever_it_was(harmful: KnownMist
     assert first["draws"] not in (other_case, other_seed)
 
 
+def test_an_interrupted_question_leaves_no_answer_for_the_next(harmful: KnownMistakes) -> None:
+    suite, cases = Suite("hidden", 7), CHECK.cases(VISIBLE)
+    learner = threading.get_ident()
+    timer = threading.Timer(0.5, lambda: signal.pthread_kill(learner, signal.SIGINT))
+    harmful.outcome(CHECK, MISTAKES["is one off"], suite, cases, 1)  # warm
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        harmful.outcome(CHECK, MISTAKES["hangs"], suite, cases, 0)
+    assert harmful.outcome(CHECK, MISTAKES["is one off"], suite, cases, 0).output == {"number": 2}
+
+
 @pytest.mark.parametrize("kept", [False, True])
 def test_here_it_is_remembered_where_no_answer_can_have_changed_the_case(kept: bool) -> None:
     here = KnownMistakes(elsewhere=False, find=FIND, cases_are_kept=kept)
@@ -111,7 +124,7 @@ def test_a_check_that_no_other_process_finds_is_run_here_and_not_remembered() ->
     one, other = (mistakes.outcome(own, MISTAKES["draws"], VISIBLE, own.cases(VISIBLE), 0) for _ in range(2))
     assert one.output is not None
     assert one != other
-    assert mistakes.process.started == 0
+    assert (mistakes.process.started, mistakes.repeated) == (0, 0)
 
 
 def test_where_the_machine_has_no_room_the_verdict_does_without_and_nothing_is_remembered() -> None:
