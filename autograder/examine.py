@@ -15,6 +15,7 @@ from autograder.suite import Case, Suite
 from autograder.verdict import Failure, Verdict
 
 _MISTAKES = KnownMistakes()
+_EARLIER = "something that ran before broke the GPU's state"
 
 
 def examine(check: Check, answer: Answer, suite: Suite, mistakes: KnownMistakes = _MISTAKES) -> Verdict:
@@ -23,7 +24,7 @@ def examine(check: Check, answer: Answer, suite: Suite, mistakes: KnownMistakes 
     mistakes: runs the check's misconceptions, to find the one that the answer makes.
     """
     if not cuda_fault.usable():
-        return _refused(check, suite, "a GPU", Problem(cuda_fault.LOST))
+        return _refused(check, suite, "a GPU", Problem(f"{_EARLIER}. {cuda_fault.LOST}"))
     place = _place()
     refusal = check.validate(answer)
     if refusal is not None:

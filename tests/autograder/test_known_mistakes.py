@@ -178,7 +178,9 @@ def test_beside_the_learner_a_broken_gpu_is_told_in_a_sentence_and_with_its_caus
     assert said[1].startswith("  In the case: the second case.")
     assert "  On this case, this is what you get when it breaks the GPU." in said
     again = examine(check, {"number": _one_off}, VISIBLE, harmful)
-    assert again.message().splitlines()[0] == f"✗ harmful: {cuda_fault.LOST}."
+    assert again.message().splitlines()[0] == (
+        f"✗ harmful: something that ran before broke the GPU's state. {cuda_fault.LOST}."
+    )
     assert again.misconception is None
 
 
