@@ -1,5 +1,7 @@
 """What a kernel can do to a GPU costs its own exercise: not the others', and not the next learner's."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -164,3 +166,30 @@ def test_finding_out_what_a_learners_mistake_is_costs_the_judge_nothing() -> Non
     assert (neighbour.points, neighbour.status != "infrastructure") == (0, True), neighbour
     assert (again.points, again.misconception) == (0, "offsets-of-32-bits"), again
     assert (other.points, other.misconception) == (0, "scale-left-out"), other
+
+
+BESIDE_THE_LEARNER = """
+import autograder
+from autograder import registry
+
+found = registry.get("q9-triton")
+(wrong,) = (each for each in found.misconceptions if each.name == "offsets-of-32-bits")
+for _ in range(2):
+    try:
+        autograder.check(found.name, dict(wrong.parts))
+    except autograder.CheckFailed as failed:
+        print(failed)
+"""
+
+
+def test_a_learner_whose_kernel_breaks_the_gpu_is_told_so_and_why() -> None:
+    if torch.cuda.mem_get_info()[0] < 40 * 2**30:
+        pytest.skip("caches whose blocks lie 2**30 elements apart want 40 GiB of free GPU memory")
+    ran = subprocess.run(
+        [sys.executable, "-c", BESIDE_THE_LEARNER], capture_output=True, text=True, timeout=250
+    )
+    said = " ".join(ran.stdout.split())
+    assert "your kernel read or wrote outside its tensors" in said, (ran.stdout, ran.stderr)
+    assert "when block number times stride is computed in 32 bits" in said
+    assert said.count("restart the notebook's kernel") == 2
+    assert "Traceback" not in ran.stderr
