@@ -176,7 +176,7 @@ found = registry.get("q9-triton")
 (wrong,) = (each for each in found.misconceptions if each.name == "offsets-of-32-bits")
 for _ in range(2):
     try:
-        autograder.check(found.name, dict(wrong.parts))
+        autograder.check(found.name, wrong.parts[found.name])
     except autograder.CheckFailed as failed:
         print(failed)
 """
