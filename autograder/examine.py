@@ -2,55 +2,54 @@
 
 from __future__ import annotations
 
-import linecache
-import traceback
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 
-import kernels
-from autograder.failure import AnswerProblem, Problem
-from autograder.registry import Answer, Check, Output
+from autograder import cuda_fault
+from autograder.failure import Problem
+from autograder.known_mistakes import KnownMistakes
+from autograder.outcome import Outcome, outcome_of
+from autograder.registry import Answer, Check, Misconception, Output
 from autograder.suite import Case, Suite
 from autograder.verdict import Failure, Verdict
 
-# Frames of these are not the learner's.
-_OUR_FOLDERS = (Path(__file__).parent, Path(kernels.__file__).parent)
+_MISTAKES = KnownMistakes()
+_EARLIER = "something that ran before broke the GPU's state"
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """What came of running an answer on a case: its output, or the problem that stood in its way.
+def examine(check: Check, answer: Answer, suite: Suite, mistakes: KnownMistakes = _MISTAKES) -> Verdict:
+    """The verdict on `answer`. Never raises because of what the answer does, short of ending the process.
 
-    obstacle: tells one such problem from another, without line numbers.
+    mistakes: runs the check's misconceptions, to find the one that the answer makes.
     """
-
-    output: Output | None = None
-    problem: Problem | None = None
-    obstacle: str = ""
-    not_implemented: bool = False
-
-
-def examine(check: Check, answer: Answer, suite: Suite) -> Verdict:
-    """The verdict on `answer`. Never raises because of what the answer does, short of ending the process."""
+    if not cuda_fault.usable():
+        return _refused(check, suite, "a GPU", Problem(f"{_EARLIER}. {cuda_fault.LOST}"))
     place = _place()
     refusal = check.validate(answer)
     if refusal is not None:
-        failure = Failure("", Problem(refusal))
-        return Verdict(check.name, suite.name, suite.seed, place, num_cases=1, failures=(failure,))
-    verdict = _examine_one(check, answer, suite, place)
-    if not verdict.passed:
+        return _refused(check, suite, place, Problem(refusal))
+    verdict = _examine_one(check, answer, suite, place, mistakes)
+    if not verdict.passed and cuda_fault.usable():
         for other in check.fallbacks(answer):
-            second = _examine_one(check, other, suite, place)
+            second = _examine_one(check, other, suite, place, mistakes)
             if second.passed:
                 return second
     return verdict
 
 
-def _examine_one(check: Check, answer: Answer, suite: Suite, place: str) -> Verdict:
+def _refused(check: Check, suite: Suite, place: str, problem: Problem) -> Verdict:
+    """The verdict where no case can be held against the truth."""
+    return Verdict(check.name, suite.name, suite.seed, place, num_cases=1, failures=(Failure("", problem),))
+
+
+def _examine_one(check: Check, answer: Answer, suite: Suite, place: str, mistakes: KnownMistakes) -> Verdict:
     cases = check.cases(suite)
-    outcomes = [_run(check, answer, case) for case in cases]
+    outcomes: list[Outcome] = []
+    for case in cases:
+        outcomes.append(outcome_of(check, answer, case))
+        if outcomes[-1].gpu_lost:
+            return _lost(check, suite, place, cases, outcomes, mistakes)
     problems = [_problem(check, case, outcome) for case, outcome in zip(cases, outcomes, strict=True)]
     failing = [i for i, problem in enumerate(problems) if problem is not None]
     failures = tuple(Failure(case.label, p) for case, p in zip(cases, problems, strict=True) if p is not None)
@@ -68,52 +67,70 @@ def _examine_one(check: Check, answer: Answer, suite: Suite, place: str) -> Verd
         return verdict
     if all(outcome.not_implemented for outcome in outcomes):
         return replace(verdict, unanswered=True)
-    found = _diagnose(check, cases, outcomes, failing[0])
+    others = [i for i in range(len(cases)) if i != failing[0]]
+    return _with_name(verdict, _diagnose(check, suite, cases, outcomes, failing[0], others, mistakes))
+
+
+def _lost(
+    check: Check,
+    suite: Suite,
+    place: str,
+    cases: list[Case],
+    outcomes: list[Outcome],
+    mistakes: KnownMistakes,
+) -> Verdict:
+    """The verdict where the last outcome is that the GPU is lost: no other case, and no other output, can be looked at."""
+    last = len(outcomes) - 1
+    problem = outcomes[last].problem
+    assert problem is not None
+    detail = f"In the case: {cases[last].label}. {problem.detail}".rstrip()
+    told = Problem(f"{problem.headline}. {cuda_fault.LOST}", detail)
+    found = _diagnose(check, suite, cases, outcomes, last, None, mistakes)
+    return _with_name(_refused(check, suite, place, told), found)
+
+
+def _with_name(verdict: Verdict, found: tuple[str, str, bool] | None) -> Verdict:
     if found is None:
         return verdict
     name, message, exact = found
     return replace(verdict, misconception=name, misconception_message=message, exact=exact)
 
 
-def _run(check: Check, answer: Answer, case: Case) -> _Outcome:
-    try:
-        return _Outcome(output=check.run(answer, case))
-    except AnswerProblem as error:
-        return _Outcome(problem=error.problem, obstacle=f"{error.problem.headline}: {error.problem.detail}")
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # SystemExit too: an answer that calls exit() is a wrong answer
-        problem = _raised(error)
-        not_implemented = isinstance(error, NotImplementedError)
-        return _Outcome(problem=problem, obstacle=problem.headline, not_implemented=not_implemented)
-
-
-def _problem(check: Check, case: Case, outcome: _Outcome) -> Problem | None:
+def _problem(check: Check, case: Case, outcome: Outcome) -> Problem | None:
     return outcome.problem if outcome.output is None else check.inspect(outcome.output, case)
 
 
 def _diagnose(
-    check: Check, cases: list[Case], outcomes: list[_Outcome], first: int
+    check: Check,
+    suite: Suite,
+    cases: list[Case],
+    outcomes: list[Outcome],
+    first: int,
+    others: list[int] | None,
+    mistakes: KnownMistakes,
 ) -> tuple[str, str, bool] | None:
     """The misconception with the same outcome on every case, else the one with that of the first failing case.
 
-    An output of nothing but NaN is no likeness: too many mistakes end there.
+    An output of nothing but NaN is no likeness: too many mistakes end there. others: the other cases, None where they
+    cannot be looked at.
     """
-    others = [i for i in range(len(cases)) if i != first]
+
+    def same(mistake: Misconception, index: int) -> bool:
+        other = mistakes.outcome(check, mistake, suite, cases, index)
+        return _same(check, cases[index], outcomes[index], other)
+
     partly = None
-    for misconception in check.misconceptions:
-        wrong = check.complete(misconception.parts)
-        if not _same(check, wrong, cases[first], outcomes[first]):
+    for mistake in check.misconceptions:
+        if not same(mistake, first):
             continue
-        if all(_same(check, wrong, cases[i], outcomes[i]) for i in others):
-            return misconception.name, misconception.message, True
+        if others is not None and all(same(mistake, i) for i in others):
+            return mistake.name, mistake.message, True
         if not _is_nan(outcomes[first].output):
-            partly = partly or (misconception.name, misconception.message, False)
+            partly = partly or (mistake.name, mistake.message, False)
     return partly
 
 
-def _same(check: Check, wrong: Answer, case: Case, outcome: _Outcome) -> bool:
-    other = _run(check, wrong, case)
+def _same(check: Check, case: Case, outcome: Outcome, other: Outcome) -> bool:
     if outcome.output is None or other.output is None:
         return bool(outcome.obstacle) and outcome.obstacle == other.obstacle
     return check.same(outcome.output, other.output, case)
@@ -123,27 +140,6 @@ def _is_nan(output: Output | None) -> bool:
     """Whether all numbers of an output are NaN."""
     tensors = [value for value in (output or {}).values() if isinstance(value, torch.Tensor)]
     return bool(tensors) and all(bool(tensor.isnan().all()) for tensor in tensors)
-
-
-def _raised(error: BaseException) -> Problem:
-    text = str(error).strip().splitlines()
-    headline = f"your code raised {type(error).__name__}" + (f": {text[0][:200]}" if text else "")
-    return Problem(headline.rstrip("."), _line_of(error))
-
-
-def _line_of(error: BaseException) -> str:
-    """The last line of the learner's own code that the error passed through."""
-    elsewhere = getattr(error, "line_in_answer", None)  # the judge's worker found it, in its own process
-    if type(elsewhere) is str:
-        return elsewhere
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        path = Path(frame.filename)
-        if "site-packages" in path.parts or any(folder in path.parents for folder in _OUR_FOLDERS):
-            continue
-        source = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
-        if source:
-            return f"in {frame.name}, line {frame.lineno}: {source}"
-    return ""
 
 
 def _place() -> str:

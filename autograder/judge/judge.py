@@ -37,6 +37,7 @@ from autograder.judge.sandbox import PRELOAD, Limits, Sandbox, SandboxLost
 from autograder.judge.scan import remarks
 from autograder.judge.session import Fault, Session
 from autograder.judge.trusted_check import Inspections
+from autograder.known_mistakes import KnownMistakes
 from autograder.learner import Points, parts_of
 from autograder.suite import HIDDEN, VISIBLE, Suite, open_suite
 from autograder.verdict import Verdict
@@ -66,6 +67,7 @@ class Judge:
         self._lesson = lesson
         self.seed = secrets.randbits(48) if seed is None else seed
         self._inspections = Inspections()
+        self._mistakes = KnownMistakes(cases_are_kept=True)
         self._imports = trusted_imports(lesson)
         self._kernel_tests = kernel_tests(lesson)
         # Words that our own solution has to say ("flash_attn.py", where files are asked for) make nobody suspicious.
@@ -123,6 +125,7 @@ class Judge:
         )
 
     def close(self) -> None:
+        self._mistakes.close()
         self.sandbox.close()
 
     def __enter__(self) -> Self:
@@ -139,7 +142,7 @@ class Judge:
         started = time.monotonic()
         for attempt in range(2):
             session.begin()
-            recorder = _Recorder(self.seed, self._inspections)
+            recorder = _Recorder(self.seed, self._inspections, self._mistakes)
             raised, value = self._run(cell, session, recorder)
             if raised is None or session.lost:
                 break
@@ -210,14 +213,14 @@ class Judge:
 class _Recorder:
     """`autograder.check` for test cells: as beside the learner, with the verdicts kept and the judge's seed."""
 
-    def __init__(self, seed: int, inspections: Inspections) -> None:
-        self._seed, self._inspections = seed, inspections
+    def __init__(self, seed: int, inspections: Inspections, mistakes: KnownMistakes) -> None:
+        self._seed, self._inspections, self._mistakes = seed, inspections, mistakes
         self.verdicts: list[Verdict] = []
 
     def check(self, name: str, answer: Any, suite: str = VISIBLE) -> Points | None:
         found = registry.get(name)
         chosen = Suite(HIDDEN, self._seed) if suite == HIDDEN else open_suite(suite)
-        verdict = examine(self._inspections.trusted(found), parts_of(found, answer), chosen)
+        verdict = examine(self._inspections.trusted(found), parts_of(found, answer), chosen, self._mistakes)
         self.verdicts.append(verdict)
         if verdict.passed or (found.partial and verdict.points):
             return Points(verdict.points, verdict.out_of) if found.partial else None

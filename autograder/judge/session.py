@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from autograder import cuda_fault
 from autograder.failure import AnswerProblem, Problem
 from autograder.judge import evidence, png, shown, wire
 from autograder.judge.judgement import CRASHED, MEMORY, TIMEOUT
@@ -220,8 +221,8 @@ class Session:
             fault = Fault(MEMORY, "your code needs more of the GPU's memory than there is for it")
         elif {"MemoryError", "OutOfMemoryError"} & set(error["bases"]) or "can't allocate memory" in text:
             fault = Fault(MEMORY, f"your code needs more memory than there is ({_size(self.limits.memory)})")
-        elif "AcceleratorError" in error["bases"] or "CUDA error" in text:
-            fault = Fault(CRASHED, f"your code broke the GPU's state: {text.splitlines()[0][:200]}")
+        elif (broken := cuda_fault.sentence(error["bases"], text)) is not None:
+            fault = Fault(CRASHED, broken)
         else:
             return None
         self.close()

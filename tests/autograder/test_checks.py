@@ -2,13 +2,17 @@
 
 import functools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+import kernels
 from autograder import CheckFailed, check, hint, registry
 from autograder.examine import examine
-from autograder.registry import Check, Misconception, RightVariant
-from autograder.suite import Suite, open_suite
+from autograder.failure import AnswerProblem, Problem
+from autograder.known_mistakes import KnownMistakes
+from autograder.registry import Answer, Check, Misconception, Output, RightVariant
+from autograder.suite import Case, Suite, open_suite
 from autograder.verdict import Verdict
 from course.vllm_refs import objection, references
 
@@ -39,8 +43,28 @@ def _suites(found: Check, *, right: bool = True) -> Iterator[Suite]:
 @functools.cache
 def _verdict_on(check_name: str, mistake: int, suite: str, seed: int) -> Verdict:
     """The verdict on a check's mistake, reached once for all tests."""
-    found = registry.get(check_name)
-    return examine(found, found.complete(found.misconceptions[mistake].parts), Suite(suite, seed))
+    found, drawn = registry.get(check_name), Suite(suite, seed)
+    wrong = found.misconceptions[mistake]
+    answer = found.complete(wrong.parts)
+    if kernels.INTERPRET:
+        return examine(found, answer, drawn)
+    return examine(_elsewhere(found, wrong, drawn), answer, drawn, _MISTAKES)
+
+
+def _elsewhere(found: Check, mistake: Misconception, suite: Suite) -> Check:
+    """`found` with the mistake's outcomes in a process of its own: on a GPU its kernel may break the process that it runs in."""
+    labels = [case.label for case in found.cases(suite)]
+
+    def run(answer: Answer, case: Case) -> Output:
+        outcome = _MISTAKES.outcome(found, mistake, suite, [], labels.index(case.label))
+        if outcome.output is None:
+            raise AnswerProblem(Problem(outcome.obstacle))
+        return outcome.output
+
+    return replace(found, run=run)
+
+
+_MISTAKES = KnownMistakes(elsewhere=True)
 
 
 def _verdict(found: Check, mistake: Misconception, suite: Suite) -> Verdict:

@@ -9,12 +9,13 @@ import pytest
 from autograder import CheckFailed, check, driven, registry
 from autograder.checks.latent_cases import GROUPS
 from autograder.class_collector import ClassCollector, text_of_class
-from autograder.examine import _run, examine
+from autograder.examine import examine
 from autograder.failure import AnswerProblem
 from autograder.grading.sample_answers import samples, text_of
 from autograder.grading.sample_class import answer
 from autograder.lesson import read_lesson
 from autograder.misconceptions.latent_backend import SHAPE, latent
+from autograder.outcome import outcome_of
 from autograder.suite import Suite, open_suite
 from kernels import runtime
 from kernels.backends import conformance
@@ -129,7 +130,7 @@ def test_an_error_inside_of_ours_is_not_called_the_learners_line():
     collector = ClassCollector(_solution(), PARTS)
     collector.right("raises", ("return True", "raise NotImplementedError"))
     case = cases_of("first prompts")[0]
-    outcome = _run(CHECK, collector.right_variants[0].parts, case)
+    outcome = outcome_of(CHECK, collector.right_variants[0].parts, case)
     assert outcome.not_implemented
     assert outcome.problem.detail == "in is_mla, line 29: raise NotImplementedError"
 

@@ -1,14 +1,20 @@
 """What a kernel can do to a GPU costs its own exercise: not the others', and not the next learner's."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
+import nbformat
 import pytest
 import torch
 
+from autograder.judge import gpu
 from autograder.judge.judge import Judge
 from autograder.judge.judgement import Judgement
 from autograder.judge.sandbox import Limits, why_unavailable
+from bench import submissions_03_build
+from bench.submission import lesson
 from tests.autograder.judge.kernel_lesson import FULL, kernel_lesson, submission
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
@@ -130,3 +136,60 @@ def test_no_learner_finds_anothers_compiled_kernels(judge: Judge) -> None:
     assert judge.judge(submission()).score == sum(FULL.values())
     judged = judge.judge(submission(add=looks + "\ndef add(x):\n    return double(x) - x + 1"))
     assert judged.checks["add"].points == FULL["add"], judged.checks["add"]
+
+
+def test_finding_out_what_a_learners_mistake_is_costs_the_judge_nothing() -> None:
+    """Our own kernel with the mistake breaks the GPU's state of its process too: that one is not the judge's."""
+    if (reason := why_unavailable()) is not None:
+        pytest.skip(reason)
+    if torch.cuda.mem_get_info()[0] < 40 * 2**30:
+        pytest.skip("caches whose blocks lie 2**30 elements apart want 40 GiB of free GPU memory")
+    known = {each.name: each for each in submissions_03_build.submissions() if each.test == "q9-triton"}
+    names = [
+        "tiles of 16",
+        "32-bit offsets",
+        "block_size 16",
+        "32-bit offsets",
+        "scale forgotten",
+        "tiles of 128",
+    ]
+    with Judge(lesson(submissions_03_build.LESSON), seed=3) as judge:
+        results = []
+        for name in names:
+            notebook = nbformat.writes(known[name].notebook).encode()
+            results.append(judge.judge(notebook, only=frozenset({"q9-triton"})).checks["q9-triton"])
+            assert gpu.trouble() is None, name
+    right, wrong, neighbour, again, other, last = results
+    assert (right.points, last.points) == (right.max_points, right.max_points), (right, last)
+    assert (wrong.points, wrong.misconception) == (0, "offsets-of-32-bits"), wrong
+    # What lies behind a table differs from run to run: this mistake may end in any way, but not in the judge's.
+    assert (neighbour.points, neighbour.status != "infrastructure") == (0, True), neighbour
+    assert (again.points, again.misconception) == (0, "offsets-of-32-bits"), again
+    assert (other.points, other.misconception) == (0, "scale-left-out"), other
+
+
+BESIDE_THE_LEARNER = """
+import autograder
+from autograder import registry
+
+found = registry.get("q9-triton")
+(wrong,) = (each for each in found.misconceptions if each.name == "offsets-of-32-bits")
+for _ in range(2):
+    try:
+        autograder.check(found.name, wrong.parts[found.name])
+    except autograder.CheckFailed as failed:
+        print(failed)
+"""
+
+
+def test_a_learner_whose_kernel_breaks_the_gpu_is_told_so_and_why() -> None:
+    if torch.cuda.mem_get_info()[0] < 40 * 2**30:
+        pytest.skip("caches whose blocks lie 2**30 elements apart want 40 GiB of free GPU memory")
+    ran = subprocess.run(
+        [sys.executable, "-c", BESIDE_THE_LEARNER], capture_output=True, text=True, timeout=250
+    )
+    said = " ".join(ran.stdout.split())
+    assert "your kernel read or wrote outside its tensors" in said, (ran.stdout, ran.stderr)
+    assert "when block number times stride is computed in 32 bits" in said
+    assert said.count("restart the notebook's kernel") == 2
+    assert "Traceback" not in ran.stderr

@@ -121,8 +121,18 @@ LOOP += "            except BaseException:\n                pass\n    return 5\n
             CRASHED,
             "closed the connection",
         ),
+        (
+            "import torch\ndef f(x):\n    if x:\n        raise torch.AcceleratorError('CUDA error: misaligned address\\nmore')\n    return 5",
+            CRASHED,
+            "broke the GPU's state: misaligned address$",
+        ),
+        (
+            "def f(x):\n    if x:\n        raise RuntimeError('Triton Error [CUDA]: an illegal memory access')\n    return 5",
+            CRASHED,
+            "outside its tensors, which broke the GPU's state",
+        ),
     ],
-    ids=["loop", "exit", "abort", "segfault", "sleep", "memory", "too-much", "closes"],
+    ids=["loop", "exit", "abort", "segfault", "sleep", "memory", "too-much", "closes", "torch", "triton"],
 )
 def test_a_fault_costs_the_call_in_hand(session: Make, source: str, kind: str | None, words: str) -> None:
     made = session("before = [1]", call=1)
