@@ -44,6 +44,9 @@ def observed(
     if spread:
         for name in CACHES:  # what was written into them must show
             arguments[name].copy_(given[name])
+            given[name] = arguments[name]
+        if arguments[name].device.type == "cuda":
+            torch.cuda.empty_cache()  # workers beside this one need as much
     own = Counter({name: n for (module, name), n in launches.items() if module.split(".")[0] != "kernels"})
     others = sorted({f"{module}.{name}" for module, name in launches if module.split(".")[0] == "kernels"})
     if count and own and not kernels.INTERPRET:
