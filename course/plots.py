@@ -12,6 +12,7 @@ import html
 import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -39,13 +40,30 @@ class Picture(Figure):
 
     alt_text: str = ""
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+    def png(self) -> bytes:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=DPI, facecolor="white")
-        data = base64.b64encode(buffer.getvalue()).decode("ascii")
-        alt = html.escape(self.alt_text, quote=True)
-        image = f'<img alt="{alt}" src="data:image/png;base64,{data}" style="max-width: 100%; height: auto;">'
-        return {"text/html": image, "text/plain": self.alt_text}
+        return buffer.getvalue()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return _mimebundle(self.png(), self.alt_text)
+
+
+@dataclass(frozen=True)
+class KeptPicture:
+    """A picture that was drawn earlier, of what this machine cannot measure."""
+
+    data: bytes  # PNG
+    alt_text: str
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return _mimebundle(self.data, self.alt_text)
+
+
+def _mimebundle(png: bytes, alt_text: str) -> dict[str, str]:
+    data, alt = base64.b64encode(png).decode("ascii"), html.escape(alt_text, quote=True)
+    image = f'<img alt="{alt}" src="data:image/png;base64,{data}" style="max-width: 100%; height: auto;">'
+    return {"text/html": image, "text/plain": alt_text}
 
 
 def _picture(height: float) -> Picture:

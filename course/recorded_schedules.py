@@ -3,11 +3,15 @@
     show([8192, 1536, 1024, 512, 512, 256])
 
 One lane is one multiprocessor; a bar reaches from a program's first to its last nanosecond. The merge is not recorded.
+Without a GPU, what an H100 recorded is shown for the batch of the lesson; `python -m course.recorded_schedules` on a GPU writes it.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,9 +24,11 @@ from course.widgets.split_timeline.schedules import NAMES, Share, shares
 if TYPE_CHECKING:
     from course.gpu_timeline import Piece, Recorded
 
-__all__ = ["describe", "draw", "pieces_of", "record_schedules", "show"]
+__all__ = ["describe", "draw", "keep", "pieces_of", "record_schedules", "show"]
 
 HEAD_SIZE, NUM_QUERIES_PER_KV, BLOCK_SIZE = 128, 4, 16
+KEPT = Path(__file__).parent / "data" / "recorded_schedules.json"
+KEPT_SEQ_LENS = [8192, 1536, 1024, 512, 512, 256]  # lesson 3's batch
 
 
 def pieces_of(programs: Sequence[Share]) -> list[Piece]:
@@ -137,12 +143,39 @@ def _draw_lanes(axes: Axes, programs: Sequence[Recorded]) -> None:
         )
 
 
-def show(seq_lens: Sequence[int], *, num_kv_heads: int = 8, num_splits: int = 16) -> plots.Picture | None:
-    """The schedules recorded on this machine's GPU; without one, a sentence that says so."""
+def show(
+    seq_lens: Sequence[int], *, num_kv_heads: int = 8, num_splits: int = 16
+) -> plots.Picture | plots.KeptPicture | None:
+    """The schedules recorded on this machine's GPU. Without one: what was recorded of the same batch elsewhere, and said
+    to be so, or a sentence."""
     if kernels.INTERPRET:
-        print("No GPU here: nothing was recorded. The timeline above is the model's estimate, in tokens.")
-        return None
+        kept = json.loads(KEPT.read_text(encoding="utf-8"))
+        if kept["batch"] != [list(seq_lens), num_kv_heads, num_splits]:
+            print("No GPU here: nothing was recorded. The timeline above is the model's estimate, in tokens.")
+            return None
+        print(f"No GPU here. This was recorded on another machine's {kept['gpu']}:", *kept["lines"], sep="\n")
+        return plots.KeptPicture(base64.b64decode(kept["png"]), kept["alt_text"])
     recorded = record_schedules(seq_lens, num_kv_heads=num_kv_heads, num_splits=num_splits)
     num_sms = torch.cuda.get_device_properties(0).multi_processor_count
     print("\n".join(describe(recorded, num_sms)))
     return draw(recorded, num_sms, f"Recorded on {torch.cuda.get_device_name(0)}")
+
+
+def keep(path: Path = KEPT) -> None:
+    """Record the lesson's batch on this GPU, and write what `show` has to show without one. Raises RuntimeError without a
+    GPU."""
+    recorded = record_schedules(KEPT_SEQ_LENS)
+    gpu, num_sms = torch.cuda.get_device_name(0), torch.cuda.get_device_properties(0).multi_processor_count
+    picture = draw(recorded, num_sms, f"Recorded on {gpu}")
+    kept = {
+        "gpu": gpu,
+        "batch": [KEPT_SEQ_LENS, 8, 16],
+        "lines": describe(recorded, num_sms),
+        "alt_text": picture.alt_text,
+        "png": base64.b64encode(picture.png()).decode("ascii"),
+    }
+    path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    keep()

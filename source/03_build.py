@@ -1161,8 +1161,8 @@ widgets.SplitTimeline()
 
 # %% q10b-recorded-read [markdown]
 # That was a model. On a GPU the next cell runs the same three schedules, each program with a look at the GPU's clock at its beginning and
-# its end (`course/gpu_timeline.py`). Which schedule ends first here? Where does the picture differ from the model's? One reason to look
-# for: a real multiprocessor runs several programs at once.
+# its end (`course/gpu_timeline.py`); without one it shows what an H100 recorded. Which schedule ends first? Where does the picture differ
+# from the model's? One reason to look for: a real multiprocessor runs several programs at once.
 
 # %% q10b-recorded
 recorded_schedules.show([8192, 1536, 1024, 512, 512, 256])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import kernels
@@ -61,7 +63,31 @@ def test_the_picture_says_what_it_shows() -> None:
 @pytest.mark.skipif(not kernels.INTERPRET, reason="there is a GPU")
 def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert recorded_schedules.show([64]) is None
-    assert "No GPU here" in capsys.readouterr().out
+    assert "No GPU here: nothing was recorded" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not kernels.INTERPRET, reason="there is a GPU")
+def test_without_a_gpu_the_lessons_batch_is_another_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    picture = recorded_schedules.show(recorded_schedules.KEPT_SEQ_LENS)
+    assert picture is not None
+    told = capsys.readouterr().out
+    assert "another machine's NVIDIA H100" in told
+    assert all(title in told and title in picture.alt_text for title in NAMES.values())
+    assert picture._repr_mimebundle_()["text/html"].startswith('<img alt="Recorded on NVIDIA H100')
+
+
+def test_the_lesson_shows_the_batch_that_is_kept() -> None:
+    lesson = (Path(__file__).parents[2] / "source" / "03_build.py").read_text(encoding="utf-8")
+    assert f"recorded_schedules.show({recorded_schedules.KEPT_SEQ_LENS})" in lesson
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(kernels.INTERPRET, reason="needs a CUDA GPU")
+def test_what_is_kept_is_what_was_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded_schedules.keep(tmp_path / "kept.json")
+    monkeypatch.setattr(recorded_schedules, "KEPT", tmp_path / "kept.json")
+    monkeypatch.setattr(kernels, "INTERPRET", True)
+    assert recorded_schedules.show(recorded_schedules.KEPT_SEQ_LENS) is not None
 
 
 @pytest.mark.gpu
