@@ -38,7 +38,8 @@ def warm_judge(lesson_name: str) -> Judge:
 def graded(lesson_name: str, submission: Submission) -> CheckResult:
     """The verdict on the one test that a submission is about."""
     data = nbformat.writes(submission.notebook).encode()
-    return warm_judge(lesson_name).judge(data, only=frozenset({submission.test})).checks[submission.test]
+    judged = warm_judge(lesson_name).judge(data, only=frozenset({submission.test}), to_the_end=False)
+    return judged.checks[submission.test]
 
 
 def all_graded(

@@ -79,10 +79,13 @@ class Judge:
         """What the learner's code runs in: "bubblewrap", or "none"."""
         return self.sandbox.name
 
-    def judge(self, submitted: bytes, *, only: frozenset[str] | None = None) -> Judgement:
+    def judge(
+        self, submitted: bytes, *, only: frozenset[str] | None = None, to_the_end: bool = True
+    ) -> Judgement:
         """The results of a submission, the bytes of its notebook file. Never raises for anything that is in it.
 
-        only: run just the tests with these grade ids; all by default.
+        only: run just the tests with these grade ids; all by default. to_the_end: run the cells behind the last test that
+        is wanted as well, for what they print; no result hangs on them.
         """
         started = time.monotonic()
         try:
@@ -92,8 +95,10 @@ class Judge:
         results: dict[str, CheckResult] = {}
         printed: dict[str, tuple[str, str]] = {}
         images: dict[str, tuple[bytes, ...]] = {}
+        wanted = [i for i, cell in enumerate(rebuilt.cells) if cell.is_test and (only is None or cell.name in only)]
+        cells = rebuilt.cells if to_the_end else rebuilt.cells[: max(wanted, default=-1) + 1]
         with Session(self.sandbox) as session:
-            for cell in rebuilt.cells:
+            for cell in cells:
                 if cell.is_test:
                     if only is not None and cell.name not in only:
                         continue

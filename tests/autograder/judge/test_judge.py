@@ -64,6 +64,15 @@ def test_the_same_output_is_inspected_once(learners: Any, judge: Judge) -> None:
     assert judge._inspections.repeated - before == cases
 
 
+def test_cells_behind_the_last_wanted_test_can_be_left_out(learners: Any, judge: Judge) -> None:
+    data = nbformat.writes(learners.notebook()).encode()
+    wanted = frozenset({"q2-metadata"})
+    whole, short = judge.judge(data, only=wanted), judge.judge(data, only=wanted, to_the_end=False)
+    assert short.checks.keys() == whole.checks.keys() == wanted
+    assert short.score == whole.score > 0
+    assert 0 < len(short.cells) < len(whole.cells)
+
+
 def test_the_machines_fault_is_no_zero(learners: Any, judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     start = Sandbox.start_worker
 
