@@ -33,9 +33,11 @@ lab: environment ## open JupyterLab on the lessons
 test: environment ## every test that needs no GPU
 	OMP_NUM_THREADS=1 $(python) -m pytest -n 2 --dist loadgroup -m "not gpu" $(PYTEST_ARGS)
 
-test-gpu: environment ## the kernels, recordings, the checks and the lessons on this machine's GPU
+test-gpu: environment ## the kernels, the checks, the judge and the lessons on this machine's GPU
 	@$(python) -c 'import kernels, sys; sys.exit(f"make test-gpu needs a CUDA GPU; kernels run on: {kernels.describe()}" if kernels.INTERPRET else 0)'
-	$(python) -m pytest tests/kernels tests/bench tests/autograder/test_checks.py tests/source/test_notebooks_run.py tests/course/recording $(PYTEST_ARGS)
+	$(python) -m pytest tests/kernels tests/bench tests/autograder/test_checks.py tests/autograder/judge/test_gpu.py \
+		tests/source/test_notebooks_run.py tests/course/recording tests/course/serving tests/course/test_gpu_timeline.py \
+		tests/course/test_recorded_schedules.py tests/course/test_roofline.py tests/course/test_trace_launches.py $(PYTEST_ARGS)
 
 bench: environment ## measure the kernels on this machine
 	$(python) -m bench $(BENCH_ARGS)
