@@ -29,11 +29,12 @@ def test_lesson_3_runs_with_every_answer_and_can_be_read(
 ) -> None:
     notebook = Notebook(context.new_page(), server, f"work/{LESSON}/{LESSON}.ipynb")
     shown = run_with_every_answer(notebook, answers)
-    for name in ("steps-picture", "q8-picture", "roofline"):
+    for name in ("steps-picture", "q8-picture", "q10b-recorded", "roofline"):
         assert notebook.output(name).locator("img").count() == 1
         screenshot(notebook.page, f"lesson-3-{name}")
     assert notebook.output("q10b-timeline").get_by_text("Which schedule ends first?").count() == 1
     assert "nothing of yours was timed" in shown["roofline"].text
+    assert "recorded on another machine's NVIDIA H100" in shown["q10b-recorded"].text
     assert notebook.overflowing() == []
     # At 23:00: a wrong mask, a kernel that forgot its scale, one that reads past the end, and one not begun.
     edit(notebook, answers, "q10-torch-code", ("<= query_position[:, None]", "< query_position[:, None]"))
