@@ -56,14 +56,9 @@ def _find_request(query_start_loc_ptr, q_block, num_reqs, BLOCK_Q: tl.constexpr)
 
 
 @triton.jit
-def _find_blocks(
-    block_table_row_ptr, position, kv_first, kv_end, BLOCK_SIZE: tl.constexpr, HAS_WINDOW: tl.constexpr
-):
-    """The blocks of these positions; the table is read from kv_first to kv_end - 1 only."""
-    in_reach = position < kv_end
-    if HAS_WINDOW:  # otherwise kv_first is 0
-        in_reach = in_reach & (position >= kv_first)
-    return tl.load(block_table_row_ptr + position // BLOCK_SIZE, mask=in_reach, other=0)
+def _find_blocks(block_table_row_ptr, position, kv_end, BLOCK_SIZE: tl.constexpr):
+    """The blocks of these positions, 0 from kv_end on. In front of a window they may be anybody's: nothing is read of them."""
+    return tl.load(block_table_row_ptr + position // BLOCK_SIZE, mask=position < kv_end, other=0)
 
 
 @triton.jit
@@ -123,7 +118,7 @@ def _attend(
     first, last = visible
     factor, cap_log2, slopes_log2 = scaling
     column = tl.arange(0, TILE_SIZE)
-    block = _find_blocks(block_table_row_ptr, start + column, kv_first, kv_end, BLOCK_SIZE, HAS_WINDOW)
+    block = _find_blocks(block_table_row_ptr, start + column, kv_end, BLOCK_SIZE)
     for tile_start in tl.range(start, end, TILE_SIZE, num_stages=NUM_STAGES):
         position = tile_start + column
         key = _load_keys_or_values(
@@ -136,9 +131,7 @@ def _attend(
         )  # fmt: skip
         # The next tile's blocks, so that its loads will not wait for the table: Triton would count that wait as one
         # of the stages, and have half as many tiles on their way.
-        block = _find_blocks(
-            block_table_row_ptr, position + TILE_SIZE, kv_first, kv_end, BLOCK_SIZE, HAS_WINDOW
-        )
+        block = _find_blocks(block_table_row_ptr, position + TILE_SIZE, kv_end, BLOCK_SIZE)
         scores = tl.dot(query, tl.trans(key.to(query.dtype)), input_precision="ieee")
         if SCALE_FIRST:
             scores = scores * factor

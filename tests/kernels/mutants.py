@@ -192,7 +192,6 @@ MERGE_MUTANTS = (
 _request = _of("prefill.py", "_find_request", ATTENTION)
 _prefill = _of("prefill.py", "_paged_prefill_kernel", ATTENTION, FEATURES)
 _attend = _of("prefill.py", "_attend", ATTENTION, FEATURES)
-_blocks = _of("prefill.py", "_find_blocks", FEATURES, ATTENTION)
 _rows = _of("prefill.py", "_load_keys_or_values", ATTENTION, FEATURES)
 PREFILL_MUTANTS = (
     _request("the request before", "first_block <= q_block", "first_block < q_block"),
@@ -210,9 +209,9 @@ PREFILL_MUTANTS = (
     _prefill("window starts too late", "kv_start = kv_first // TILE_SIZE * TILE_SIZE", "kv_start = tl.cdiv(kv_first, TILE_SIZE) * TILE_SIZE"),
     _prefill("a whole tile too many", "tl.minimum(full_end, kv_end) // TILE_SIZE", "tl.cdiv(tl.minimum(full_end, kv_end), TILE_SIZE)"),
     _prefill("the window's edge taken for whole", "tl.cdiv(full_start, TILE_SIZE) * TILE_SIZE", "full_start // TILE_SIZE * TILE_SIZE"),
-    _attend("the same keys again", "position + TILE_SIZE, kv_first", "position, kv_first"),
+    _attend("the same keys again", "position + TILE_SIZE, kv_end", "position, kv_end"),
     _attend("not masked at the end", "if MASKED:", "if False:"),
-    _blocks("the table read before the window", "in_reach & (position >= kv_first)", "in_reach"),
+    _rows("reads in front of the window, prefill", "((position >= kv_first) & (position < kv_end))", "(position < kv_end)"),
     _rows("reads what nobody owns, prefill", "(position >= kv_first) & (position < kv_end)", "position >= 0"),
     _rows("always the first slot, prefill", "(position % BLOCK_SIZE)", "(position * 0)"),
     _prefill("last key block ignored", "kv_end = tile_last + 1", "kv_end = tile_last"),
@@ -230,6 +229,7 @@ _hopper_tile = _of("hopper_prefill_tiles.py", "find_tile", HOPPER_PREFILL)
 _hopper_reach = _of("hopper_prefill_tiles.py", "find_reach", HOPPER_PREFILL)
 _hopper_scores = _of("hopper_prefill_consumer.py", "_shape_scores", HOPPER_PREFILL)
 _hopper_softmax = _of("hopper_prefill_consumer.py", "_update_softmax", HOPPER_PREFILL)
+_hopper_produce = _of("hopper_prefill_producer.py", "produce", HOPPER_PREFILL)
 _hopper_clean = _of("hopper_prefill_consumer.py", "_clean_values", HOPPER_PREFILL)
 HOPPER_MUTANTS = (
     _hopper_tile("hopper: tile of the request before", "// BLOCK_Q + middle <= slot", "// BLOCK_Q + middle < slot"),
@@ -245,6 +245,7 @@ HOPPER_MUTANTS = (
     _hopper_softmax("hopper: maximum of this tile", "gl.maximum(row_max, gl.max(scores, axis=1) * scale)",
                     "gl.max(scores, axis=1) * scale", "maximum-of-this-tile-only"),
     _hopper_clean("hopper: values past the end not cleaned", "gl.expand_dims(rows < seq_len, 1)", "gl.expand_dims(rows >= 0, 1)"),
+    _hopper_produce("hopper: a place without a ticket", "both_ends & (taken < num_tickets)", "both_ends"),
 )  # fmt: skip
 
 # Latent attention, and a shared prefix
