@@ -115,8 +115,8 @@ def _environment(home: Path) -> dict[str, str]:
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
         # nbgrader starts its database tool by name.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
-        # The checkout under test, whatever is installed.
-        "PYTHONPATH": str(REPOSITORY),
+        # The checkout under test, whatever is installed; and without what tests/without leaves out.
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests" / "without")]),
         # Brought once for all tests, not into each new home.
         vllm_source.CACHE_VARIABLE: str(vllm_source.cache_folder()),
         # As the Makefile has it.

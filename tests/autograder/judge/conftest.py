@@ -109,7 +109,7 @@ def judge(lesson: NotebookNode) -> Iterator[Judge]:
 @pytest.fixture
 def impatient(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     """Little time: for answers that take all that there is, twice and more."""
-    monkeypatch.setattr(judge.sandbox, "limits", replace(judge.sandbox.limits, frame=2**22, cell=3, call=2))
+    monkeypatch.setattr(judge.sandbox, "limits", replace(judge.sandbox.limits, frame=2**22, cell=3, call=1))
 
 
 @pytest.fixture
