@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -134,12 +135,21 @@ def sheet(server: Server, context: BrowserContext, course_folder: Path) -> Noteb
 
 
 @pytest.fixture(scope="session")
+def lab(context: BrowserContext) -> Page:
+    """A page for notebooks that are opened one after the other: JupyterLab takes longer to load than they do."""
+    return context.new_page()
+
+
+@pytest.fixture(scope="session")
 def screenshot() -> Screenshot:
-    """Keeps a picture of the page in build/screenshots/, to be looked at by a person."""
+    """With COURSE_SCREENSHOTS=1, keeps a picture of the page in build/screenshots/, to be looked at by a person."""
     folder = REPOSITORY / "build" / "screenshots"
-    folder.mkdir(parents=True, exist_ok=True)
+    wanted = os.environ.get("COURSE_SCREENSHOTS") == "1"
+    if wanted:
+        folder.mkdir(parents=True, exist_ok=True)
 
     def take(page: Page, name: str) -> None:
-        page.screenshot(path=folder / f"{name}.png", animations="disabled")
+        if wanted:
+            page.screenshot(path=folder / f"{name}.png", animations="disabled")
 
     return take

@@ -142,9 +142,15 @@ class Notebook:
     """A notebook that is open in JupyterLab; cells are named by their ids."""
 
     def __init__(self, page: Page, server: Server, path: str) -> None:
-        """Opens `path` at the address that `make lab` opens, and waits until its kernel answers."""
+        """Opens `path`, at the address that `make lab` opens or in the JupyterLab that the page shows, and waits until its
+        kernel answers."""
         self.page, self.path = page, path
-        page.goto(server.address(f"lab/tree/{path}"))
+        if page.url.startswith(server.url):
+            page.evaluate(
+                "path => window.jupyterapp.commands.execute('docmanager:open', {path}).then(() => null)", path
+            )
+        else:
+            page.goto(server.address(f"lab/tree/{path}"))
         page.wait_for_function(f"path => window.jupyterapp && ({_PANEL})(path)", arg=path)
         # Kernel info comes last. Without waiting for it, a run may meet the dialog that asks for a kernel.
         page.evaluate(
@@ -155,6 +161,17 @@ class Notebook:
                 await panel.sessionContext.session.kernel.info;
             }}""",
             path,
+        )
+
+    def close(self) -> None:
+        """Ends its kernel and takes it off the page, with no question whether to save it."""
+        self.page.evaluate(
+            f"""async path => {{
+                const panel = ({_PANEL})(path);
+                await panel.sessionContext.shutdown();
+                panel.dispose();
+            }}""",
+            self.path,
         )
 
     def ids(self) -> list[str]:
