@@ -29,6 +29,7 @@ SHOWN = {"setup", "states-by-definition", "q3-watch"}
 LIMITS = Limits(memory=2**30, tmp=16 * 2**20, processes=40, cell=10, call=3, demo=2, total=120)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One process runs all tests of this folder: each process would start these sandboxes of its own."""
     for item in items:
