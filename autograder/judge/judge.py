@@ -95,7 +95,9 @@ class Judge:
         results: dict[str, CheckResult] = {}
         printed: dict[str, tuple[str, str]] = {}
         images: dict[str, tuple[bytes, ...]] = {}
-        wanted = [i for i, cell in enumerate(rebuilt.cells) if cell.is_test and (only is None or cell.name in only)]
+        wanted = [
+            i for i, cell in enumerate(rebuilt.cells) if cell.is_test and (only is None or cell.name in only)
+        ]
         cells = rebuilt.cells if to_the_end else rebuilt.cells[: max(wanted, default=-1) + 1]
         with Session(self.sandbox) as session:
             for cell in cells:

@@ -93,15 +93,16 @@ def test_locked_cells_cannot_be_edited_and_answers_cannot_be_deleted(course: Pat
 def test_a_rebuild_has_the_same_bytes(
     course: Path, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another folder, a stray gradebook and a configuration of the user's own change nothing."""
+    """Another folder to build in and to write to, a stray gradebook and a configuration of the user's own change nothing."""
     (copy / "gradebook.db").write_text("not a database")
     own = tmp_path / "jupyter"
     own.mkdir()
     (own / "nbgrader_config.py").write_text("c.ClearHiddenTests.begin_test_delimeter = 'NEVER'\n")
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(own))
     before = released(course)
-    builder.build(copy, ["01_sample"])
-    assert released(copy) == before
+    [elsewhere] = builder.build(copy, ["01_sample"], tmp_path / "elsewhere")
+    assert elsewhere == tmp_path / "elsewhere" / "01_sample" / "01_sample.ipynb"
+    assert elsewhere.read_bytes() == before
     assert (copy / "gradebook.db").read_text() == "not a database"
 
 

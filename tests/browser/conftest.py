@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import nbformat
 import pytest
 
 from autograder.build import write_instructor_notebook
@@ -118,12 +120,36 @@ def lesson(server: Server, context: BrowserContext) -> Notebook:
 
 
 @pytest.fixture(scope="session")
+def sheet(server: Server, context: BrowserContext, course_folder: Path) -> Notebook:
+    """A notebook with lesson 1's first cell, run, for what is drawn below it.
+
+    In the lesson itself each click, each picture and each look of axe waits for nine thousand elements.
+    """
+    released = nbformat.read(course_folder / "release" / LESSON / f"{LESSON}.ipynb", as_version=4)
+    released.cells = [cell for cell in released.cells if cell.id == "setup"]
+    released.cells.append(nbformat.v4.new_markdown_cell("The end.", id="end"))
+    nbformat.write(released, course_folder / "work" / "sheet.ipynb")
+    notebook = Notebook(context.new_page(), server, "work/sheet.ipynb")
+    assert notebook.run("setup").errors == []
+    return notebook
+
+
+@pytest.fixture(scope="session")
+def lab(context: BrowserContext) -> Page:
+    """A page for notebooks that are opened one after the other: JupyterLab takes longer to load than they do."""
+    return context.new_page()
+
+
+@pytest.fixture(scope="session")
 def screenshot() -> Screenshot:
-    """Keeps a picture of the page in build/screenshots/, to be looked at by a person."""
+    """With COURSE_SCREENSHOTS=1, keeps a picture of the page in build/screenshots/, to be looked at by a person."""
     folder = REPOSITORY / "build" / "screenshots"
-    folder.mkdir(parents=True, exist_ok=True)
+    wanted = os.environ.get("COURSE_SCREENSHOTS") == "1"
+    if wanted:
+        folder.mkdir(parents=True, exist_ok=True)
 
     def take(page: Page, name: str) -> None:
-        page.screenshot(path=folder / f"{name}.png", animations="disabled")
+        if wanted:
+            page.screenshot(path=folder / f"{name}.png", animations="disabled")
 
     return take

@@ -115,8 +115,8 @@ def _environment(home: Path) -> dict[str, str]:
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
         # nbgrader starts its database tool by name.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
-        # The checkout under test, whatever is installed.
-        "PYTHONPATH": str(REPOSITORY),
+        # The checkout under test, whatever is installed; and without what tests/without leaves out.
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests" / "without")]),
         # Brought once for all tests, not into each new home.
         vllm_source.CACHE_VARIABLE: str(vllm_source.cache_folder()),
         # As the Makefile has it.
@@ -142,9 +142,15 @@ class Notebook:
     """A notebook that is open in JupyterLab; cells are named by their ids."""
 
     def __init__(self, page: Page, server: Server, path: str) -> None:
-        """Opens `path` at the address that `make lab` opens, and waits until its kernel answers."""
+        """Opens `path`, at the address that `make lab` opens or in the JupyterLab that the page shows, and waits until its
+        kernel answers."""
         self.page, self.path = page, path
-        page.goto(server.address(f"lab/tree/{path}"))
+        if page.url.startswith(server.url):
+            page.evaluate(
+                "path => window.jupyterapp.commands.execute('docmanager:open', {path}).then(() => null)", path
+            )
+        else:
+            page.goto(server.address(f"lab/tree/{path}"))
         page.wait_for_function(f"path => window.jupyterapp && ({_PANEL})(path)", arg=path)
         # Kernel info comes last. Without waiting for it, a run may meet the dialog that asks for a kernel.
         page.evaluate(
@@ -155,6 +161,17 @@ class Notebook:
                 await panel.sessionContext.session.kernel.info;
             }}""",
             path,
+        )
+
+    def close(self) -> None:
+        """Ends its kernel and takes it off the page, with no question whether to save it."""
+        self.page.evaluate(
+            f"""async path => {{
+                const panel = ({_PANEL})(path);
+                await panel.sessionContext.shutdown();
+                panel.dispose();
+            }}""",
+            self.path,
         )
 
     def ids(self) -> list[str]:

@@ -12,39 +12,39 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 
 @pytest.fixture(scope="module")
-def cell(lesson: Notebook) -> Iterator[str]:
-    cell = lesson.insert_below(
+def cell(sheet: Notebook) -> Iterator[str]:
+    cell = sheet.insert_below(
         "setup", "from course import widgets\nchooser = widgets.BackendChooser()\nchooser"
     )
-    assert lesson.run(cell).errors == []
-    lesson.output(cell).get_by_role("heading", name="Who computes attention").wait_for()
+    assert sheet.run(cell).errors == []
+    sheet.output(cell).get_by_role("heading", name="Who computes attention").wait_for()
     yield cell
-    lesson.delete(cell)
+    sheet.delete(cell)
 
 
-def test_mouse_and_keys_change_the_kernels_deployment(lesson: Notebook, cell: str) -> None:
-    before = lesson.ids()
-    view = lesson.output(cell)
+def test_mouse_and_keys_change_the_kernels_deployment(sheet: Notebook, cell: str) -> None:
+    before = sheet.ids()
+    view = sheet.output(cell)
     view.get_by_label("head size", exact=True).select_option(label="80")
     view.get_by_role("status").filter(has_text="head_size is 80").wait_for()
     view.get_by_label("GPU (compute capability)").focus()
-    lesson.page.keyboard.press("b")  # in Lab, a letter that inserts a cell
+    sheet.page.keyboard.press("b")  # in Lab, a letter that inserts a cell
     view.get_by_label("attention sinks").focus()
-    lesson.page.keyboard.press("Space")
+    sheet.page.keyboard.press("Space")
     view.get_by_role("status").filter(has_text="has_sink is True").wait_for()
     assert view.get_by_label("attention sinks").is_checked()
     assert view.get_by_label("attention sinks").evaluate("node => node === document.activeElement")
-    assert lesson.ids() == before
+    assert sheet.ids() == before
     chosen = view.locator(".abc-chosen strong").inner_text()
-    asked = lesson.insert_below(
+    asked = sheet.insert_below(
         cell, "d = chooser.model.deployment\nprint(d.head_size, d.has_sink, chooser.chosen)"
     )
-    assert lesson.run(asked).text.split() == ["80", "True", chosen]
-    lesson.delete(asked)
+    assert sheet.run(asked).text.split() == ["80", "True", chosen]
+    sheet.delete(asked)
 
 
-def test_a_guess_comes_first_where_it_is_asked_for(lesson: Notebook, cell: str) -> None:
-    view = lesson.output(cell)
+def test_a_guess_comes_first_where_it_is_asked_for(sheet: Notebook, cell: str) -> None:
+    view = sheet.output(cell)
     view.get_by_role("button", name="Reset").click()
     view.get_by_role("status").filter(has_text="Back at the beginning").wait_for()
     view.get_by_label("Guess first").check()

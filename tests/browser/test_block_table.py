@@ -34,25 +34,25 @@ print({
 
 
 @pytest.fixture(scope="module")
-def cell(lesson: Notebook) -> Iterator[str]:
-    cell = lesson.insert_below(
+def cell(sheet: Notebook) -> Iterator[str]:
+    cell = sheet.insert_below(
         "setup", "from course import widgets\nexplorer = widgets.BlockTableExplorer()\nexplorer"
     )
-    assert lesson.run(cell).errors == []
-    lesson.output(cell).get_by_role("heading", name="Block table").wait_for()
+    assert sheet.run(cell).errors == []
+    sheet.output(cell).get_by_role("heading", name="Block table").wait_for()
     yield cell
-    lesson.delete(cell)
+    sheet.delete(cell)
 
 
-def kernel_says(lesson: Notebook, cell: str, code: str) -> Any:
-    asked = lesson.insert_below(cell, code)
-    text = lesson.run(asked).text
-    lesson.delete(asked)
+def kernel_says(sheet: Notebook, cell: str, code: str) -> Any:
+    asked = sheet.insert_below(cell, code)
+    text = sheet.run(asked).text
+    sheet.delete(asked)
     return ast.literal_eval(text)
 
 
-def test_what_is_drawn_is_what_the_kernels_pool_says(lesson: Notebook, cell: str) -> None:
-    view = lesson.output(cell)
+def test_what_is_drawn_is_what_the_kernels_pool_says(sheet: Notebook, cell: str) -> None:
+    view = sheet.output(cell)
     blocks = view.get_by_role("listbox", name="Physical blocks")
     view.get_by_label("Request", exact=True).select_option("B")
     view.get_by_role("button", name="Fork", exact=True).click()
@@ -69,20 +69,20 @@ def test_what_is_drawn_is_what_the_kernels_pool_says(lesson: Notebook, cell: str
     blocks.get_by_role("option", name="Block 0:").click()
     view.get_by_text("D's logical block 2; reference count 1").wait_for()
     drawn = view.evaluate(PICTURE)
-    assert drawn == kernel_says(lesson, cell, ASK)
+    assert drawn == kernel_says(sheet, cell, ASK)
     assert drawn["slots"] == ["D8", "D9", "D10", "D11"]
     view.get_by_role("button", name="Previous").click()
     view.get_by_role("button", name="Previous").click()
     view.get_by_role("status").filter(has_text="Step 0").wait_for()
     # There is no step before: the button is disabled, and focus is still in the view.
     assert view.get_by_label("Step", exact=True).evaluate("node => node === document.activeElement")
-    assert view.evaluate(PICTURE) == kernel_says(lesson, cell, ASK)
+    assert view.evaluate(PICTURE) == kernel_says(sheet, cell, ASK)
     assert "D" not in [row[0] for row in view.evaluate(PICTURE)["requests"]]
 
 
-def test_keys_alone_do_for_every_part_and_none_reaches_lab(lesson: Notebook, cell: str) -> None:
-    before = lesson.ids()
-    view, keyboard = lesson.output(cell), lesson.page.keyboard
+def test_keys_alone_do_for_every_part_and_none_reaches_lab(sheet: Notebook, cell: str) -> None:
+    before = sheet.ids()
+    view, keyboard = sheet.output(cell), sheet.page.keyboard
     blocks = view.get_by_role("listbox", name="Physical blocks")
     view.locator(".abc-block[tabindex='0']").focus()
     for key in ("Home", "ArrowRight", "ArrowDown", "b", "ArrowUp", "ArrowRight"):
@@ -100,15 +100,15 @@ def test_keys_alone_do_for_every_part_and_none_reaches_lab(lesson: Notebook, cel
     keyboard.press("Space")
     view.get_by_role("status").filter(has_text="C got").wait_for()
     assert view.get_by_role("button", name="Append").evaluate("node => node === document.activeElement")
-    assert kernel_says(lesson, cell, "print([explorer.selected, explorer.pool.seq_len('C') > 5])") == [
+    assert kernel_says(sheet, cell, "print([explorer.selected, explorer.pool.seq_len('C') > 5])") == [
         5,
         True,
     ]
-    assert lesson.ids() == before
+    assert sheet.ids() == before
 
 
-def test_what_cannot_be_done_is_said_and_changes_nothing(lesson: Notebook, cell: str) -> None:
-    view = lesson.output(cell)
+def test_what_cannot_be_done_is_said_and_changes_nothing(sheet: Notebook, cell: str) -> None:
+    view = sheet.output(cell)
     before = view.evaluate(PICTURE)
     view.get_by_label("prompt tokens").fill("200")
     view.get_by_role("button", name="Admit", exact=True).click()
@@ -116,15 +116,15 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(lesson: Notebook, cell:
     assert view.evaluate(PICTURE) == before
 
 
-def test_the_learners_own_tensors_show_their_breaches(lesson: Notebook, cell: str) -> None:
+def test_the_learners_own_tensors_show_their_breaches(sheet: Notebook, cell: str) -> None:
     code = (
         "import course\n"
         "course.show(torch.tensor([[5, 2, 6], [7, -9, -9]], dtype=torch.int32), torch.tensor([8, 30]), "
         "torch.tensor([9, 3], dtype=torch.int32), block_size=4, num_blocks=8)"
     )
-    shown = lesson.insert_below(cell, code)
-    assert lesson.run(shown).errors == []
-    view = lesson.output(shown)
+    shown = sheet.insert_below(cell, code)
+    assert sheet.run(shown).errors == []
+    view = sheet.output(shown)
     view.get_by_text("A's position 8: expected slot 24, got 8 (its position 4)").wait_for()
     view.get_by_text("past its end, never read: -9, -9").wait_for()
     view.get_by_role("button", name="Show block 2").click()
@@ -133,4 +133,4 @@ def test_the_learners_own_tensors_show_their_breaches(lesson: Notebook, cell: st
     assert "slot 8" in wrong.inner_text()
     assert "← token 0" in wrong.inner_text()
     assert view.locator(".abc-block.abc-breach").count() == 1
-    lesson.delete(shown)
+    sheet.delete(shown)

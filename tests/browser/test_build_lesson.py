@@ -12,7 +12,7 @@ from tests.browser.conftest import Screenshot
 from tests.browser.jupyterlab import Notebook, Server
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext
+    from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
@@ -25,9 +25,9 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
 
 
 def test_lesson_3_runs_with_every_answer_and_can_be_read(
-    server: Server, context: BrowserContext, answers: Answers, screenshot: Screenshot, course_folder: Path
+    server: Server, lab: Page, answers: Answers, screenshot: Screenshot, course_folder: Path
 ) -> None:
-    notebook = Notebook(context.new_page(), server, f"work/{LESSON}/{LESSON}.ipynb")
+    notebook = Notebook(lab, server, f"work/{LESSON}/{LESSON}.ipynb")
     shown = run_with_every_answer(notebook, answers)
     for name in ("steps-picture", "q8-picture", "q10b-recorded", "roofline"):
         assert notebook.output(name).locator("img").count() == 1
@@ -52,7 +52,7 @@ def test_lesson_3_runs_with_every_answer_and_can_be_read(
     notebook.run("q10b-split")
     assert "is not answered yet" in notebook.shown_text("q10b-split")
     screenshot(notebook.page, "lesson-3-not-begun")
-    notebook.page.close()
+    notebook.close()
 
 
 def edit(notebook: Notebook, answers: Answers, cell: str, change: tuple[str, str]) -> None:

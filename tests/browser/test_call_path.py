@@ -20,14 +20,14 @@ EDGES: list[tuple[str, str]] = TRUTH["q_path"]
 
 
 @pytest.fixture
-def cell(lesson: Notebook) -> Iterator[str]:
-    cell = lesson.insert_below(
+def cell(sheet: Notebook) -> Iterator[str]:
+    cell = sheet.insert_below(
         "setup", "from course import candidates, widgets\npath = widgets.CallPath(candidates.STATIONS)\npath"
     )
-    assert lesson.run(cell).errors == []
-    lesson.output(cell).get_by_role("heading", name="Draw the call path").wait_for()
+    assert sheet.run(cell).errors == []
+    sheet.output(cell).get_by_role("heading", name="Draw the call path").wait_for()
     yield cell
-    lesson.delete(cell)
+    sheet.delete(cell)
 
 
 def chip(view: Locator, node: str) -> Locator:
@@ -38,21 +38,21 @@ def said(view: Locator, text: str) -> None:
     view.get_by_role("status").filter(has_text=text).wait_for()
 
 
-def handed_in(lesson: Notebook, cell: str, text: str) -> str:
+def handed_in(sheet: Notebook, cell: str, text: str) -> str:
     """What the check says to a cell with this text, and whether it is what the kernel's drawing holds."""
-    asked = lesson.insert_below(
+    asked = sheet.insert_below(
         cell, f'{text}\nprint(q_path == list(path.edges))\nautograder.check("self_path", q_path)'
     )
-    shown = lesson.run(asked).text
-    lesson.delete(asked)
+    shown = sheet.run(asked).text
+    sheet.delete(asked)
     return shown
 
 
 def test_a_drawing_by_mouse_gets_every_point_as_text(
-    lesson: Notebook, cell: str, screenshot: Screenshot
+    sheet: Notebook, cell: str, screenshot: Screenshot
 ) -> None:
-    view = lesson.output(cell)
-    mouse = lesson.page.mouse
+    view = sheet.output(cell)
+    mouse = sheet.page.mouse
     for number, (caller, callee) in enumerate(EDGES, 1):
         if number == 2:  # two clicks do the same
             chip(view, caller).click()
@@ -65,7 +65,7 @@ def test_a_drawing_by_mouse_gets_every_point_as_text(
             assert box is not None
             mouse.move(box["x"] + 60, box["y"] + 20, steps=4)
             if number == 3:
-                screenshot(lesson.page, "call-path-dragging")
+                screenshot(sheet.page, "call-path-dragging")
             mouse.up()
         said(view, f"Arrow {number}: {caller} calls {callee}.")
     assert view.locator(".abc-box").count() == 7
@@ -80,13 +80,13 @@ def test_a_drawing_by_mouse_gets_every_point_as_text(
     view.get_by_role("button", name="Copy", exact=True).click()
     said(view, "Copied.")
     text = view.get_by_label("As text, for the cell that is handed in", exact=True).input_value()
-    shown = handed_in(lesson, cell, text)
+    shown = handed_in(sheet, cell, text)
     assert shown.startswith("True\n✓ self_path: all 7 visible cases pass"), shown
 
 
-def test_a_drawing_by_keys_gets_every_point_as_text(lesson: Notebook, cell: str) -> None:
-    before = lesson.ids()
-    view, keys = lesson.output(cell), lesson.page.keyboard
+def test_a_drawing_by_keys_gets_every_point_as_text(sheet: Notebook, cell: str) -> None:
+    before = sheet.ids()
+    view, keys = sheet.output(cell), sheet.page.keyboard
     nodes = view.locator(".abc-offer button").evaluate_all("chips => chips.map(chip => chip.dataset.node)")
     chip(view, nodes[0]).focus()
     keys.press("b")  # in Lab, a letter that inserts a cell
@@ -121,7 +121,7 @@ def test_a_drawing_by_keys_gets_every_point_as_text(lesson: Notebook, cell: str)
     )
     view.get_by_role("button", name="Add arrow").press("Enter")
     said(view, "Arrow 6: ")
-    assert lesson.ids() == before
+    assert sheet.ids() == before
     text = view.get_by_label("As text, for the cell that is handed in", exact=True).input_value()
-    shown = handed_in(lesson, cell, text)
+    shown = handed_in(sheet, cell, text)
     assert shown.startswith("True\n✓ self_path: all 7 visible cases pass"), shown

@@ -12,7 +12,7 @@ from tests.browser.conftest import Screenshot
 from tests.browser.jupyterlab import Notebook, Server
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext
+    from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
@@ -34,9 +34,9 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
 
 
 def test_lesson_4_runs_with_every_answer_and_can_be_read(
-    server: Server, context: BrowserContext, answers: Answers, screenshot: Screenshot, course_folder: Path
+    server: Server, lab: Page, answers: Answers, screenshot: Screenshot, course_folder: Path
 ) -> None:
-    notebook = Notebook(context.new_page(), server, f"work/{LESSON}/{LESSON}.ipynb")
+    notebook = Notebook(lab, server, f"work/{LESSON}/{LESSON}.ipynb")
     run_with_every_answer(notebook, answers)
     for name in SHOWN:
         assert notebook.shown_text(name)
@@ -53,7 +53,7 @@ def test_lesson_4_runs_with_every_answer_and_can_be_read(
     notebook.run("q13-detect")
     assert "a right backend is accused" in notebook.shown_text("q13-detect")
     screenshot(notebook.page, "lesson-4-accused")
-    notebook.page.close()
+    notebook.close()
 
 
 def told(notebook: Notebook, answers: Answers, test: str, text: str, check: str, mistake: str) -> None:

@@ -13,18 +13,18 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 
 @pytest.fixture(scope="module")
-def cell(lesson: Notebook) -> Iterator[str]:
-    cell = lesson.insert_below(
+def cell(sheet: Notebook) -> Iterator[str]:
+    cell = sheet.insert_below(
         "setup", "from course import widgets\ntiles = widgets.MaskTiles(10, 6, predict=True)\ntiles"
     )
-    assert lesson.run(cell).errors == []
-    lesson.output(cell).get_by_role("heading", name="Mask and tiles").wait_for()
+    assert sheet.run(cell).errors == []
+    sheet.output(cell).get_by_role("heading", name="Mask and tiles").wait_for()
     yield cell
-    lesson.delete(cell)
+    sheet.delete(cell)
 
 
-def test_a_prediction_comes_before_the_tiles(lesson: Notebook, cell: str) -> None:
-    view = lesson.output(cell)
+def test_a_prediction_comes_before_the_tiles(sheet: Notebook, cell: str) -> None:
+    view = sheet.output(cell)
     assert view.locator(".abc-tile-full").count() == 0
     assert view.get_by_role("table").count() == 0
     for kind, guess in (("skipped", "0"), ("full", "5"), ("masked", "2")):
@@ -37,9 +37,9 @@ def test_a_prediction_comes_before_the_tiles(lesson: Notebook, cell: str) -> Non
     assert view.locator(".abc-cell.abc-tile-full").count() == 5 * 16
 
 
-def test_each_cell_says_who_sees_whom_by_mouse_and_by_keys(lesson: Notebook, cell: str) -> None:
-    before = lesson.ids()
-    view, keyboard = lesson.output(cell), lesson.page.keyboard
+def test_each_cell_says_who_sees_whom_by_mouse_and_by_keys(sheet: Notebook, cell: str) -> None:
+    before = sheet.ids()
+    view, keyboard = sheet.output(cell), sheet.page.keyboard
     view.get_by_label("predict first").uncheck()
     view.get_by_label("sliding window").press_sequentially("4")
     view.get_by_label("sliding window").press("Enter")
@@ -52,20 +52,20 @@ def test_each_cell_says_who_sees_whom_by_mouse_and_by_keys(lesson: Notebook, cel
     words = view.locator(".abc-cell-words").inner_text()
     assert words.startswith("Query 1 at position 11, key at position 2: not seen: 9 before the query")
     assert "Its tile is skipped" in words
-    asked = lesson.insert_below(
+    asked = sheet.insert_below(
         cell, "m = tiles.model\nprint([[m.why(q, k) == 'seen' for k in range(16)] for q in range(6)])"
     )
-    mask = ast.literal_eval(lesson.run(asked).text)
-    lesson.delete(asked)
-    drawn = lesson.output(cell).evaluate(
+    mask = ast.literal_eval(sheet.run(asked).text)
+    sheet.delete(asked)
+    drawn = sheet.output(cell).evaluate(
         "area => [...area.querySelectorAll('.abc-cell')].map(cell => cell.textContent === '●')"
     )
     assert [drawn[row * 16 : row * 16 + 16] for row in range(6)] == mask
     view.get_by_label("TILE_SIZE").select_text()
-    lesson.page.keyboard.type("0")
+    sheet.page.keyboard.type("0")
     view.get_by_label("TILE_SIZE").press("Enter")
     view.get_by_role("alert").filter(
         has_text="tile_size: expected a whole number from 1 to 64, got 0"
     ).wait_for()
     assert view.get_by_label("TILE_SIZE").input_value() == "4"
-    assert lesson.ids() == before
+    assert sheet.ids() == before

@@ -12,28 +12,28 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 
 @pytest.fixture(scope="module")
-def cell(lesson: Notebook) -> Iterator[str]:
-    cell = lesson.insert_below(
+def cell(sheet: Notebook) -> Iterator[str]:
+    cell = sheet.insert_below(
         "setup",
         "from course import widgets\nstepper = widgets.SoftmaxStepper([2.0, 1.0, 5.0, 3.0, 12.0])\nstepper",
     )
-    assert lesson.run(cell).errors == []
-    lesson.output(cell).get_by_role("heading", name="Online softmax").wait_for()
+    assert sheet.run(cell).errors == []
+    sheet.output(cell).get_by_role("heading", name="Online softmax").wait_for()
     yield cell
-    lesson.delete(cell)
+    sheet.delete(cell)
 
 
-def in_kernel(lesson: Notebook, cell: str, expression: str) -> str:
-    asked = lesson.insert_below(cell, f"print({expression})")
-    outputs = lesson.run(asked)
+def in_kernel(sheet: Notebook, cell: str, expression: str) -> str:
+    asked = sheet.insert_below(cell, f"print({expression})")
+    outputs = sheet.run(asked)
     assert outputs.errors == []
-    lesson.delete(asked)
+    sheet.delete(asked)
     return outputs.text.strip()
 
 
-def test_a_prediction_is_committed_before_the_state_is_shown(lesson: Notebook, cell: str) -> None:
-    before = lesson.ids()
-    view, keyboard = lesson.output(cell), lesson.page.keyboard
+def test_a_prediction_is_committed_before_the_state_is_shown(sheet: Notebook, cell: str) -> None:
+    before = sheet.ids()
+    view, keyboard = sheet.output(cell), sheet.page.keyboard
     for _ in range(3):
         view.get_by_role("button", name="Next", exact=True).click()
     view.get_by_text("Predict. Tile 1 comes in with scores 5, 3").wait_for()
@@ -52,14 +52,14 @@ def test_a_prediction_is_committed_before_the_state_is_shown(lesson: Notebook, c
     keyboard.press("End")
     view.get_by_text("Dense softmax over the whole row: acc / l is equal to it").wait_for()
     assert view.get_by_text("nan ✘").count() == 1  # float16 without the maximum
-    assert lesson.ids() == before
+    assert sheet.ids() == before
     said = view.get_by_role("status").inner_text()
     asked = "stepper.step, stepper.predictions, [f['sentence'] for f in stepper.state['frames']][-1]"
-    assert in_kernel(lesson, cell, asked) == f"6 {{'1': ['5', 'exp(5 - 2)']}} {said}"
+    assert in_kernel(sheet, cell, asked) == f"6 {{'1': ['5', 'exp(5 - 2)']}} {said}"
 
 
-def test_other_scores_go_to_the_kernel_and_come_back_as_frames(lesson: Notebook, cell: str) -> None:
-    view, keyboard = lesson.output(cell), lesson.page.keyboard
+def test_other_scores_go_to_the_kernel_and_come_back_as_frames(sheet: Notebook, cell: str) -> None:
+    view, keyboard = sheet.output(cell), sheet.page.keyboard
     scores = view.get_by_label("Your scores (-inf: masked)")
     scores.click()
     scores.fill("1, x")
@@ -77,6 +77,6 @@ def test_other_scores_go_to_the_kernel_and_come_back_as_frames(lesson: Notebook,
     view.get_by_role("slider").fill("4")
     assert view.get_by_text("nan ✘").count() == 2  # float32 without the maximum, too
     assert (
-        in_kernel(lesson, cell, "stepper.state['scores'], stepper.state['tile'], stepper.step")
+        in_kernel(sheet, cell, "stepper.state['scores'], stepper.state['tile'], stepper.step")
         == "-inf, 100 1 4"
     )

@@ -12,19 +12,19 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 
 @pytest.fixture(scope="module")
-def cell(lesson: Notebook) -> Iterator[str]:
-    cell = lesson.insert_below(
+def cell(sheet: Notebook) -> Iterator[str]:
+    cell = sheet.insert_below(
         "setup", "from course import widgets\ntimeline = widgets.SplitTimeline()\ntimeline"
     )
-    assert lesson.run(cell).errors == []
-    lesson.output(cell).get_by_role("heading", name="One batch, three schedules").wait_for()
+    assert sheet.run(cell).errors == []
+    sheet.output(cell).get_by_role("heading", name="One batch, three schedules").wait_for()
     yield cell
-    lesson.delete(cell)
+    sheet.delete(cell)
 
 
-def test_guess_then_look_then_another_batch(lesson: Notebook, cell: str) -> None:
-    before = lesson.ids()
-    view, keys = lesson.output(cell), lesson.page.keyboard
+def test_guess_then_look_then_another_batch(sheet: Notebook, cell: str) -> None:
+    before = sheet.ids()
+    view, keys = sheet.output(cell), sheet.page.keyboard
     assert view.locator(".abc-lane, table").count() == 0
     view.get_by_role("button", name="16 splits for every request").click()
     view.get_by_role("status").filter(has_text="Not this time: balanced splits").wait_for()
@@ -46,10 +46,10 @@ def test_guess_then_look_then_another_batch(lesson: Notebook, cell: str) -> None
     ).wait_for()
     assert view.locator(".abc-lanes [tabindex='0']").count() == 1
     bars = view.locator(".abc-bar[title]").count()
-    asked = lesson.insert_below(cell, "print(len(timeline.model.timelines()['balanced'].programs))")
-    assert lesson.run(asked).text.split() == [str(bars)]
-    lesson.delete(asked)
-    view = lesson.output(cell)
+    asked = sheet.insert_below(cell, "print(len(timeline.model.timelines()['balanced'].programs))")
+    assert sheet.run(asked).text.split() == [str(bars)]
+    sheet.delete(asked)
+    view = sheet.output(cell)
     lens = view.get_by_label("seq_lens", exact=True)
     lens.fill("4096, many")
     lens.press("Enter")
@@ -66,4 +66,4 @@ def test_guess_then_look_then_another_batch(lesson: Notebook, cell: str) -> None
     ).wait_for()
     assert "1 of 2 guesses right" in view.locator(".abc-ask").inner_text()
     assert lanes.count() == 8
-    assert lesson.ids() == before
+    assert sheet.ids() == before

@@ -13,7 +13,7 @@ from tests.browser.conftest import Screenshot
 from tests.browser.jupyterlab import Notebook, Server
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext
+    from playwright.sync_api import BrowserContext, Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
@@ -59,7 +59,7 @@ def test_notebook_7_draws_it_and_it_takes_keys(
 
 
 def test_untrusted_it_is_its_table(
-    server: Server, context: BrowserContext, course_folder: Path, screenshot: Screenshot
+    server: Server, lab: Page, course_folder: Path, screenshot: Screenshot
 ) -> None:
     data, _ = widgets.BlockTableExplorer()._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in data
@@ -67,11 +67,11 @@ def test_untrusted_it_is_its_table(
         course_folder / "work" / "untrusted.ipynb",
         [nbformat.v4.new_output("execute_result", data, execution_count=1)],
     )
-    notebook = Notebook(context.new_page(), server, "work/untrusted.ipynb")
+    notebook = Notebook(lab, server, "work/untrusted.ipynb")
     output = notebook.output("view")
     output.get_by_role("table").wait_for()
     assert "0 → 9, 1 → 2, 2 → 5" in output.inner_text()
     assert output.locator(".abc-view").count() == 0
     assert "Error displaying widget" not in output.inner_text()
     screenshot(notebook.page, "widget-untrusted")
-    notebook.page.close()
+    notebook.close()

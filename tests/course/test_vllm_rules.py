@@ -50,7 +50,7 @@ def grid() -> list[Deployment]:
         ):
             chosen.append(Deployment(capability=capability, **model | change))
     draw = random.Random(20)
-    for _ in range(6000):
+    for _ in range(3000):
         use_mla = draw.random() < 0.4
         chosen.append(
             Deployment(
@@ -83,18 +83,17 @@ def test_the_committed_table_is_what_the_release_says(released_source):
 
 def test_answers_are_those_of_vllms_own_code(released_source):
     deployments = grid()
+    choices = set()
     for deployment, (reasons, choice) in zip(deployments, judge(deployments), strict=True):
         ours = explain(deployment)
         assert ours == reasons, deployment
         assert list(ours) == list(reasons), deployment  # the order is part of the answer
         assert select(deployment) == choice, deployment
-    choices = {select(deployment) for deployment in deployments}
+        choices.add(choice)
+        # None comes from a backend that could not be imported.
+        assert "ImportError" not in str(ours), deployment
     # Two stand behind FLASHINFER_MLA and ask for more than it does, so that it is always valid where they are.
     assert set(candidates()) - choices == {"CUTLASS_MLA", "TOKENSPEED_MLA"}
-
-
-def test_no_reason_comes_from_a_backend_that_could_not_be_imported(released_source):
-    assert not any("ImportError" in reason for d in grid() for rs in explain(d).values() for reason in rs)
 
 
 def test_places_of_the_table_are_definitions_of_the_release(released_source):

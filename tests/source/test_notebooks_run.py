@@ -27,7 +27,10 @@ def run(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
     return client.execute(env={**os.environ, **ENVIRONMENT})
 
 
-@pytest.fixture(scope="module", params=LESSONS)
+# Tests of one lesson stay in one process, which runs it once.
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in LESSONS]
+)
 def executed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> nbformat.NotebookNode:

@@ -87,24 +87,14 @@ def test_there_are_lessons() -> None:
     assert sorted(path.name for path in (ROOT / "release").iterdir() if path.is_dir()) == LESSONS
 
 
-def test_a_fresh_build_gives_the_committed_bytes() -> None:
-    assert builder.stale_files(ROOT) == []
-
-
-def test_two_builds_on_unlike_machines_have_the_same_bytes(
+def test_a_fresh_build_on_an_unlike_machine_gives_the_committed_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another home, time zone, language and output folder; the committed bytes stand for the other machine."""
+    """Another home, time zone, language and folder; the committed bytes stand for the other machine."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TZ", "Pacific/Kiritimati")
     monkeypatch.setenv("LC_ALL", "C")
-    for name in LESSONS:
-        scratch = tmp_path / name
-        (scratch / "source").mkdir(parents=True)
-        (scratch / "nbgrader_config.py").write_bytes((ROOT / "nbgrader_config.py").read_bytes())
-        (scratch / "source" / f"{name}.py").write_bytes((ROOT / "source" / f"{name}.py").read_bytes())
-        [path] = builder.build(scratch, [name], scratch / "elsewhere")
-        assert path.read_bytes() == released(name).read_bytes()
+    assert builder.stale_files(ROOT) == []
 
 
 @pytest.mark.parametrize("name", LESSONS)

@@ -18,7 +18,7 @@ from traitlets.config import Config
 
 from autograder.grading import grade
 from autograder.judge import sandbox
-from autograder.nbgrader_bridge import open_course
+from autograder.nbgrader_bridge import make_gradebook, open_course
 from autograder.nbgrader_bridge.collect import SET_ASIDE, SetAside, copy_regular
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -76,6 +76,7 @@ class Inbound:
         (root / "nbgrader_config.py").write_bytes((ROOT / "nbgrader_config.py").read_bytes())
         self.folder = root / "exchange" / "attention-backends" / "inbound"
         self.folder.mkdir(parents=True)
+        make_gradebook(open_course())  # as a course has one; nbgrader's own way to make it takes a second
 
     def submit(self, learner: str, moment: str | None = None, text: str = "{}", word: str = "w") -> Path:
         """As `nbgrader submit` leaves it; `moment` is what the learner claims, now by default."""

@@ -23,7 +23,7 @@ from autograder.judge.sandbox import why_unavailable
 from autograder.nbgrader_bridge import grades, open_course, scores
 
 LESSON = "01_tiny"
-KILLS = 5
+KILLS = 3
 
 needs_sandbox = pytest.mark.skipif(why_unavailable() is not None, reason=f"no sandbox: {why_unavailable()}")
 
@@ -111,13 +111,14 @@ def test_killed_at_random_moments_and_gone_on_with(
     assert most == 6 + 7  # two handed in the same code
 
     first_seen: dict[str, bytes] = {}
-    left = [None, *sorted(moments.sample(range(most), KILLS - 1))]
+    # While the lesson is prepared, while submissions are judged, while verdicts are taken in.
+    left = [None, moments.randrange(1, 6), moments.randrange(6, most)]
     kills = []
     while len(kills) < KILLS:
         process = _start(killed)
         target = left.pop(0) if left else None
         if target is None:  # while the lesson is prepared, or wherever a run with little to do is then
-            time.sleep(moments.uniform(0.5, 5.0))
+            time.sleep(moments.uniform(0.5, 2.0))
         else:
             while _progress(killed) < target and process.poll() is None:
                 time.sleep(0.01)
@@ -133,7 +134,7 @@ def test_killed_at_random_moments_and_gone_on_with(
         for name, content in _journal(killed).items():
             assert first_seen.setdefault(name, content) == content, "judged twice"
     print(f"killed at (moment, progress) {kills}")
-    assert len(kills) >= KILLS - 2
+    assert len(kills) >= KILLS - 1
     deadline = time.monotonic() + 30
     while _family(killed) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -154,7 +155,7 @@ def test_killed_at_random_moments_and_gone_on_with(
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_judging_process_that_is_killed_is_replaced(tiny_course: Any) -> None:
-    slow = "import time\n\ntime.sleep(3)\n\n\ndef double(x):\n    return x + x"
+    slow = "import time\n\ntime.sleep(2)\n\n\ndef double(x):\n    return x + x"
     tiny_course.submit("ada", double_code=slow)
     process = _start(tiny_course.root)
     try:

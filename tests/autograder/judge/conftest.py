@@ -22,10 +22,19 @@ if os.environ.get("AUTOGRADER_TEST_NESTED") == "0":
     assert Sandbox.__init__.__kwdefaults__ is not None
     Sandbox.__init__.__kwdefaults__["nested"] = False
 
+FOLDER = Path(__file__).resolve().parent
 LESSON = Path(__file__).resolve().parents[3] / "source" / "01_warm_up.py"
 # Of the cells that no answer needs, these show what learners' functions do.
 SHOWN = {"setup", "states-by-definition", "q3-watch"}
 LIMITS = Limits(memory=2**30, tmp=16 * 2**20, processes=40, cell=10, call=3, demo=2, total=120)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process runs all tests of this folder: each process would start these sandboxes of its own."""
+    for item in items:
+        if item.path.is_relative_to(FOLDER):
+            item.add_marker(pytest.mark.xdist_group("judge"))
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +110,7 @@ def judge(lesson: NotebookNode) -> Iterator[Judge]:
 @pytest.fixture
 def impatient(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     """Little time: for answers that take all that there is, twice and more."""
-    monkeypatch.setattr(judge.sandbox, "limits", replace(judge.sandbox.limits, frame=2**22, cell=3, call=2))
+    monkeypatch.setattr(judge.sandbox, "limits", replace(judge.sandbox.limits, frame=2**22, cell=3, call=1))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The hostile submissions that are also graded by stock nbgrader (`bench.hostile`): each loses its own points and no others."""
 
+from dataclasses import replace
 from typing import Any
 
 import nbformat
@@ -16,7 +17,7 @@ SAYS = {
     "pickle-bomb": "got a Bomb",
     "exit-0": "ended its process (exit status 0)",
     "segfault": "crashed (Segmentation fault)",
-    "loop": "did not finish within 2 s",
+    "loop": "did not finish within 1 s",
     "memory": "more memory than there is",
     "mutated-inputs": "changes its input `values` in place",
 }
@@ -27,6 +28,12 @@ STATUSES = {
     "loop": {"timeout"},
     "memory": {"memory"},
     "fork-bomb": {"crashed", "timeout", "memory"},
+}
+# Of what they take all that there is, more than once.
+LESS: dict[str, Any] = {
+    "loop": {"cell": 3, "call": 1},
+    "fork-bomb": {"cell": 3, "call": 1},
+    "memory": {"memory": 2**29},
 }
 FLAGS = {
     "deleted-test": "tampered-notebook",
@@ -49,9 +56,9 @@ def _id(attack: Attack) -> str:
 
 
 @pytest.mark.parametrize("attack", attacks(), ids=_id)
-def test_it_costs_its_own_points(judge: Judge, attack: Attack, request: pytest.FixtureRequest) -> None:
-    if attack.name == "loop":
-        request.getfixturevalue("impatient")
+def test_it_costs_its_own_points(judge: Judge, attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
+    less = replace(judge.sandbox.limits, **LESS.get(attack.name, {}))
+    monkeypatch.setattr(judge.sandbox, "limits", less)
     judged = judge.judge(nbformat.writes(without_demonstrations(submission(attack))).encode())
     assert {name: result.points for name, result in judged.checks.items()} == expected(attack)
     for name in attack.lost:

@@ -98,7 +98,7 @@ def test_the_judge_works_and_says_so(no_bubblewrap: None, lesson: NotebookNode) 
     ids=["loop", "exit", "memory", "shared memory"],
 )
 def test_limits_hold(session: Callable[..., Session], source: str, kind: str) -> None:
-    made = session(source, call=20 if kind == MEMORY else 2)
+    made = session(source, call=20 if kind == MEMORY else 1)
     with pytest.raises(Fault) as caught:
         made.get("f")()
     assert caught.value.kind == kind
