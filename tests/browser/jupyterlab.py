@@ -183,6 +183,7 @@ class Notebook:
 
     def cell(self, cell_id: str) -> Locator:
         """The cell on the page, scrolled to."""
+        self.page.bring_to_front()  # a page behind another draws no frame, and a click waits for two
         self.page.evaluate(
             f"""([path, id]) => {{
                 const cell = ({_CELL})(path, id);
@@ -214,6 +215,7 @@ class Notebook:
 
     def fill_in(self, texts: dict[str, str]) -> None:
         """Replaces the texts of many cells at once."""
+        self.page.bring_to_front()
         self.page.evaluate(
             f"([path, texts]) => Object.entries(texts).forEach(([id, text]) => ({_CELL})(path, id).model.sharedModel.setSource(text))",
             [self.path, texts],
