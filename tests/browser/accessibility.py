@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 THEMES = ("JupyterLab Light", "JupyterLab Dark", "JupyterLab Dark High Contrast")
+ATTEMPTS = 6  # half a second apart, until axe has seen every cell
 
 
 @contextmanager
@@ -83,6 +84,10 @@ def serious_faults(notebook: Notebook, cells: Sequence[str]) -> list[tuple[str, 
     outputs = [f'.jp-Cell[data-cell="{cell}"] .jp-Cell-outputArea' for cell in cells]
     with _tall(notebook.page):
         notebook.page.wait_for_function(_IN_SIGHT, arg=outputs)
-        found = notebook.page.evaluate(_RUN, outputs)
+        for _ in range(ATTEMPTS):
+            found = notebook.page.evaluate(_RUN, outputs)
+            if sorted(found["contrast"]) == sorted(cells):
+                break
+            notebook.page.wait_for_timeout(500)  # on a busy machine a theme's colours come late
     assert sorted(found["contrast"]) == sorted(cells)  # each was seen, and its colours compared
     return [(cell, rule, html) for cell, rule, html in found["serious"]]
