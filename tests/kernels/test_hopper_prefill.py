@@ -59,6 +59,8 @@ RAGGED = (
     (1, 0),
     (150, 401),
 )
+# Of them, in the emulation, what sizes make a difference to.
+SHORT = ((0, 0), (5, 5), (1, 300), (129, 129), (64, 77), (0, 40), (1, 0))
 SIZES = [
     *((8, 2, 128, block_size) for block_size in (8, 16, 32, 64, 128, 256)),
     *((4, 2, head_size, 16) for head_size in (8, 64, 72, 80, 96, 112, 192, 256)),
@@ -147,14 +149,26 @@ def test_batches(name, machine):
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_sizes(sizes, machine):
     num_heads, num_kv_heads, head_size, block_size = sizes
+    requests = RAGGED if machine.type == "cuda" else SHORT
     batch = make_batch(
-        Spec(RAGGED, num_heads, num_kv_heads, head_size, block_size), dtype_of(machine), machine
+        Spec(requests, num_heads, num_kv_heads, head_size, block_size), dtype_of(machine), machine
     )
     assert_right(batch)
 
 
-@pytest.mark.parametrize("heads", [(8, 2), (7, 1)], ids=["heads share a tile", "a tile a head"])
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def combined(firsts, seconds, emulated):
+    """Every pair, on a GPU; in the emulation, where each takes a second, those that `emulated(i, j)` chooses."""
+    return [
+        pytest.param(first, second, marks=() if emulated(i, j) else pytest.mark.gpu, id=f"{first}-{second}")
+        for i, first in enumerate(firsts)
+        for j, second in enumerate(seconds)
+    ]
+
+
+# Two query heads share a kv head, and so a tile, or each has a tile of its own.
+@pytest.mark.parametrize(
+    ("options", "heads"), combined(OPTIONS, [(8, 2), (7, 1)], lambda i, j: (i + j) % 2 == 0)
+)
 def test_options(options, heads, machine):
     spec = Spec(RAGGED, num_heads=heads[0], num_kv_heads=heads[1], head_size=128)
     batch = make_batch(spec, dtype_of(machine), machine)
@@ -174,17 +188,19 @@ def three_warpgroups(num_small=0):
     return cut
 
 
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize(
-    "sizes", [(8, 2, 128, 16), (8, 8, 128, 64), (7, 1, 128, 16), (8, 1, 64, 32), (4, 2, 96, 16)], ids=str
-)
+THREE = [(8, 2, 128, 16), (8, 8, 128, 64), (7, 1, 128, 16), (8, 1, 64, 32), (4, 2, 96, 16)]
+
+
+@pytest.mark.parametrize(("sizes", "causal"), combined(THREE, [True, False], lambda i, j: j == 0 or i == 1))
 def test_three_warpgroups(sizes, causal, machine, monkeypatch):
     monkeypatch.setattr(hopper_prefill, "_cut", three_warpgroups())
     assert_right(make_batch(Spec(RAGGED, *sizes), dtype_of(machine), machine), causal=causal)
 
 
-@pytest.mark.parametrize("num_small", [1, 5, 30])
-@pytest.mark.parametrize("request_", [(700, 1201), (960, 960), (1, 300), (40, 40)], ids=str)
+@pytest.mark.parametrize(
+    ("request_", "num_small"),
+    combined([(700, 1201), (960, 960), (1, 300), (40, 40)], [1, 5, 30], lambda i, j: (i + j) % 3 == 1),
+)
 def test_small_tiles_first(request_, num_small, machine, monkeypatch):
     monkeypatch.setattr(hopper_prefill, "_cut", three_warpgroups(num_small))
     assert_right(make_batch(Spec((request_,), 8, 2, 128, 16), dtype_of(machine), machine))
