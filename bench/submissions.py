@@ -104,6 +104,9 @@ def main() -> int:
     chosen = [
         s for s in LESSONS[arguments.lesson]() if any(text in f"{s.test} {s.name}" for text in arguments.only)
     ]
+    chosen.sort(
+        key=lambda submission: submission.misconception is not None
+    )  # a run that is cut short has the right ones
     started = time.monotonic()
     rows = []
     for row in all_graded(arguments.lesson, chosen, arguments.jobs):
