@@ -19,8 +19,8 @@ import threading
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from autograder.grading import line_process
-from autograder.grading.line_process import Ended, LineProcess
+from autograder import line_process
+from autograder.line_process import Ended, LineProcess
 from autograder.outcome import Outcome, outcome_of
 from autograder.registry import Check
 from autograder.suite import Case, Suite

@@ -20,9 +20,9 @@ import nbformat
 
 from autograder.grading.journal import submission_key, write_whole
 from autograder.grading.judging import Judging
-from autograder.grading.line_process import answering
 from autograder.judge.rebuild import Unreadable, rebuild
 from autograder.judge.sandbox import Limits, SandboxLost, SandboxUnavailable
+from autograder.line_process import answering
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from autograder.grading.journal import Entry, write_whole
-from autograder.grading.line_process import Ended, LineProcess, command, environment
+from autograder.line_process import Ended, LineProcess, command, environment
 
 RECORDS = Path(".autograder") / "graded"  # in the course's root
 ATTEMPTS = 2

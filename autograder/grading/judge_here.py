@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from autograder.grading import judge_process
 from autograder.grading.jobs import Done, Job, Setting
 from autograder.grading.journal import Journal
-from autograder.grading.line_process import Ended, LineProcess, environment
+from autograder.line_process import Ended, LineProcess, environment
 
 ATTEMPTS = 2
 # Failures one after the other, without a verdict in between, after which the machine is called broken: no more is tried.

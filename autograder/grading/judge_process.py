@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from autograder.grading import line_process
+from autograder import line_process
 from autograder.grading.jobs import Job, Setting, open_judging
 from autograder.grading.judging import Judging
 from autograder.judge.rebuild import Unreadable

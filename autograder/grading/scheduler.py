@@ -29,8 +29,8 @@ from autograder.grading.jobs import Done, Job, Setting, instructors_notebook
 from autograder.grading.journal import Entry, Journal, read_entry
 from autograder.grading.judge_here import OVERHEAD
 from autograder.grading.judging import SECRET
-from autograder.grading.line_process import Ended, LineProcess, environment
 from autograder.grading.secret import hidden_seed, read_or_make
+from autograder.line_process import Ended, LineProcess, environment
 
 ATTEMPTS = 2  # of which each ended with a failure of a machine
 SENDINGS = 10  # of a job whose workers died before they began with it
