@@ -153,7 +153,8 @@ _AMOUNTS = {
     "merged-in-base-2": (16, 32, 48, 64),
     "first-tokens-only": (64, 96, 128, 192),
     "last-tokens-only": (64, 96, 128, 192),
-    "splits-of-first": (16, 32, 64),
+    # Less than 32 would show on other inputs than a long request after a short one, on which alone the table says it does.
+    "splits-of-first": (32, 48, 64),
     "wrong-scales": (1, 2, 3),
 }
 # Triton in the interpreter takes a second where the others take a millisecond: it is right, and among the right ones.

@@ -24,8 +24,9 @@ class Observation:
 
     launches: kernels of the answer's own that ran, by name. borrowed: those of the course that ran. recorded: whether
     every access was (in the interpreter; on a GPU where bytes are counted). loaded, distinct: bytes that kernels
-    loaded of key_cache and value_cache, in all and at least once. readers: programs that loaded from key_cache. trespasses: the first read of a slot that the program's
-    request does not own. copied: bytes of the largest tensor that torch made, or wrote while it read a cache. copies: how,
+    loaded of key_cache and value_cache, in all and at least once. readers: programs that loaded from key_cache, or that were
+    handed it where nothing is recorded. computed_elsewhere: whether the output is the same when the answer's own kernels do
+    nothing. trespasses: the first read of a slot that the program's request does not own. copied: bytes of the largest tensor that torch made, or wrote while it read a cache. copies: how,
     in words.
     """
 
@@ -35,6 +36,7 @@ class Observation:
     loaded: dict[str, int]
     distinct: dict[str, int]
     readers: int
+    computed_elsewhere: bool
     trespasses: list[str]
     copied: int
     copies: list[str]
@@ -136,6 +138,7 @@ def _is_plain(seen: dict[str, Any]) -> bool:
     texts = ("borrowed", "trespasses", "copies")
     return (
         type(seen["recorded"]) is bool
+        and type(seen["computed_elsewhere"]) is bool
         and type(seen["copied"]) is int
         and type(seen["readers"]) is int
         and all(type(seen[name]) is dict for name in counts)

@@ -78,6 +78,8 @@ _DECODE: tuple[tuple[str, str, _Edits], ...] = (
     ("padded keys not hidden", "padded-keys-have-weight", (('        scores = tl.where(held[None, :], scores, float("-inf"))\n', ""),)),
     ("everything in torch", "no-kernel", ()),
     ("calls the course's kernel", "the-courses-kernel", ()),
+    ("a kernel for show", "kernel-for-show", ()),
+    ("a kernel for show, then the course's", "kernel-for-show", ()),
 )  # fmt: skip
 _BYTES: tuple[tuple[str, str, _Edits], ...] = (("one head a program", "once-per-query-head", ()),)
 _CAUSAL: tuple[tuple[str, str, _Edits], ...] = (
@@ -88,6 +90,7 @@ _CAUSAL: tuple[tuple[str, str, _Edits], ...] = (
     ("keys up to the first query", "keys-only-up-to-the-first-query", (("first_token + TOKENS)", "first_token + 1)"),)),
     ("scale forgotten", "scale-left-out", (('input_precision="ieee") * scale', 'input_precision="ieee")'),)),
     ("everything in torch", "no-kernel", ()),
+    ("a kernel for show", "kernel-for-show", ()),
 )  # fmt: skip
 _SPLIT: tuple[tuple[str, str, _Edits], ...] = (
     ("NaN from empty splits", "empty-split-gives-nan", (("acc / safe[:, None]", "acc / l[:, None]"),)),
@@ -100,6 +103,7 @@ _SPLIT: tuple[tuple[str, str, _Edits], ...] = (
     ("rest left out", "rest-left-out", (("tl.cdiv(tl.cdiv(seq_len, BLOCK_SIZE), num_splits)", "(tl.cdiv(seq_len, BLOCK_SIZE) // num_splits)"),)),
     ("weights do not add up", "weights-do-not-add-up", (("out = acc / tl.where(l == 0.0, 1.0, l)\n", "out = acc\n"),)),
     ("everything in torch", "no-kernel", ()),
+    ("a kernel for show", "kernel-for-show", ()),
 )  # fmt: skip
 _RIGHT_DECODE: tuple[tuple[str, _Edits], ...] = (
     ("exp2 and log2 units", (("* scale\n", "* (scale * 1.4426950408889634)\n"), ("tl.exp(m - m_new)", "tl.exp2(m - m_new)"), ("tl.exp(scores", "tl.exp2(scores"))),
@@ -140,6 +144,10 @@ def submissions() -> list[Submission]:
     return wrong + right
 
 
+def _for_show(name: str, returned: str) -> str:
+    return f"\n\n_my_kernel = {name}\n\n\ndef {name}(*arguments):\n    _my_kernel(*arguments)\n    return {returned}\n"
+
+
 _WITHOUT_EDITS = {
     ("q9-triton-code", "everything in torch"): "paged_online_attention_triton = paged_online_attention",
     ("q10-triton-code", "everything in torch"): "paged_causal_attention_triton = paged_causal_attention",
@@ -148,6 +156,21 @@ _WITHOUT_EDITS = {
     ),
     ("q9-triton-code", "calls the course's kernel"): (
         "def paged_online_attention_triton(*arguments):\n    return kernels.paged_decode(*arguments)"
+    ),
+}
+# The lesson's own kernel runs, on everything it should, and something else is returned.
+_APPENDED = {
+    ("q9-triton-code", "a kernel for show"): _for_show(
+        "paged_online_attention_triton", "paged_online_attention(*arguments)"
+    ),
+    ("q9-triton-code", "a kernel for show, then the course's"): _for_show(
+        "paged_online_attention_triton", "kernels.paged_decode(*arguments)"
+    ),
+    ("q10-triton-code", "a kernel for show"): _for_show(
+        "paged_causal_attention_triton", "paged_causal_attention(*arguments)"
+    ),
+    ("q10b-split-code", "a kernel for show"): _for_show(
+        "paged_split_kv_attention", "paged_online_attention(*arguments[:-1])"
     ),
 }
 _ONE_HEAD: _Edits = (
@@ -172,6 +195,8 @@ def _text(cell: str, name: str, edits: _Edits) -> str:
     if (cell, name) in _WITHOUT_EDITS:
         return _WITHOUT_EDITS[cell, name]
     text = next(_MARKS.sub("", each.source) for each in lesson(LESSON).cells if each.id == cell)
+    if (cell, name) in _APPENDED:
+        return text + _APPENDED[cell, name]
     for right, wrong in edits or _ONE_HEAD:
         if text.count(right) != 1:
             raise ValueError(f"{cell}, {name}: expected exactly once, got {text.count(right)}: {right!r}")

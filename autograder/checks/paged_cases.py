@@ -21,6 +21,7 @@ DECODE = ("query", "key_cache", "value_cache", "block_table", "seq_lens", "scale
 CAUSAL = ("query", "key_cache", "value_cache", "block_table", "seq_lens", "query_start_loc", "scale")
 BLOCK_SIZE = 16
 NO_KERNEL = "no Triton kernel ran"
+_FOR_SHOW = "your Triton kernel ran, but it did not compute the output"
 _NO_KERNEL = "Something else computed the output: the exercise is the kernel."
 
 
@@ -162,13 +163,12 @@ def _evidence(seen: watched.Observation, case: Case, triton: bool) -> tuple[str,
     if triton and seen.recorded and not case.inputs.get("shared"):
         for name, read in seen.distinct.items():
             if read < slots:
-                return (
-                    "your Triton kernel ran, but it did not compute the output",
-                    f"It read {read} of the {slots} bytes of {name} that the requests own.",
-                )
-    if seen.recorded and case.inputs.get("in_parallel") and seen.readers < 2:
+                return _FOR_SHOW, f"It read {read} of the {slots} bytes of {name} that the requests own."
+    if triton and seen.computed_elsewhere:
+        return _FOR_SHOW, "When your kernels do nothing, the output is the same."
+    if case.inputs.get("in_parallel") and seen.readers == 1:
         return "one program reads the whole sequence", (
-            f"num_splits is {case.inputs['num_splits']}, and {seen.readers} program loads from key_cache."
+            f"num_splits is {case.inputs['num_splits']}, and 1 program loads from key_cache."
         )
     if case.inputs.get("long") and seen.copied >= slots:
         how = seen.copies[0] if seen.copies else f"A tensor of {seen.copied} bytes was made."

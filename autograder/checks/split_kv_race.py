@@ -39,42 +39,40 @@ def cases(suite: Suite) -> list[Case]:
             )
             for length in lengths
         ]
+    # In float16, with weights that differ from split to split, and neither blocks nor splits full: here too wrong answers are
+    # wrong by far more than the rounding of so long a sum.
     return [
         draw.decode(
-            f"one request of {length // 1024}k tokens, 4 kv heads, {NUM_SPLITS} splits",
+            f"one request of {round(length / 1024)}k tokens, 4 kv heads, {NUM_SPLITS} splits",
             [length],
             heads=(16, 4),
             head_size=128,
-            dtype=torch.bfloat16,
+            dtype=torch.float16,
+            queries=2.0,
             num_splits=NUM_SPLITS,
         )
-        for length in ([16384, 32768] if suite.hidden else [16384])
+        for length in ([16363, 32747] if suite.hidden else [16363])
     ]
 
 
 def run(answer: Answer, case: Case) -> Output:
+    """The output and what speaks against it; where nothing does, on a GPU, the race as well."""
     function, rival = answer["paged_split_kv_attention"], answer["paged_online_attention_triton"]
-    if kernels.INTERPRET:
-        names = (*paged_cases.DECODE, "num_splits")
-        return {**paged_cases.call(function, case, names, triton=True), "ratio": None}
-    seen = watched.race(
-        function, rival, paged_cases.copied(case, paged_cases.DECODE), [case.inputs["num_splits"]]
-    )
+    output = paged_cases.call(function, case, (*paged_cases.DECODE, "num_splits"), triton=True)
+    if kernels.INTERPRET or paged_cases.inspect(output, case) is not None:
+        return {**output, "ratio": None}
+    arguments = paged_cases.copied(case, paged_cases.DECODE)
+    seen = watched.race(function, rival, arguments, [case.inputs["num_splits"]])
     ratio = statistics.median(seen["rival_us"]) / statistics.median(seen["us"])
-    evidence = "" if seen["launches"] is True else "no Triton kernel ran"
-    return {
-        "output": seen["outputs"][-1],
-        "outputs": seen["outputs"],
-        "evidence": evidence,
-        "detail": "",
-        "reads": "",
-        "ratio": ratio,
-    }
+    return {**output, "outputs": seen["outputs"], "ratio": ratio}
 
 
 def inspect(output: Output, case: Case) -> Problem | None:
-    for one in output.get("outputs", [output["output"]]):
-        problem = paged_cases.inspect({**output, "output": one}, case)
+    problem = paged_cases.inspect(output, case)
+    if problem:
+        return problem
+    for one in output.get("outputs", []):
+        problem = paged_cases.output_problem(one, case)
         if problem:
             return problem
     ratio = output["ratio"]

@@ -137,7 +137,7 @@ def the_courses_kernel(query, key_cache, value_cache, block_table, seq_lens, sca
 
 @decode_triton.misconception(
     "kernel-for-show",
-    "a kernel runs and torch computes the output. The kernel has to read the keys and values.",
+    "a kernel runs and something else computes the output. What your kernel writes has to be what you return.",
     part="paged_online_attention_triton",
 )
 def kernel_for_show(query, key_cache, value_cache, block_table, seq_lens, scale):

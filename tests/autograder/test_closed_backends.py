@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -109,3 +110,30 @@ def test_a_right_backend_that_is_accused_costs_all_points() -> None:
     assert examine(found, {"q13_diagnosis": one_wrong}, VISIBLE).points == 5
     unknown = examine(found, {"q13_diagnosis": {**TRUTH, "agate": "gremlins"}}, VISIBLE)
     assert "none of the words" in unknown.failures[0].problem.headline
+
+
+@pytest.mark.slow
+def test_no_draw_of_the_hidden_suite_lets_a_wrong_tester_through() -> None:
+    """It once did in three draws of ten: a fault with another amount showed on inputs that it should not."""
+    said: dict[tuple[str, Spec], bool] = {}
+    suites = [Suite("hidden", seed) for seed in range(40)]
+    found = registry.get("is_faulty")
+    for mistake in found.misconceptions:
+        is_faulty = found.complete(mistake.parts)["is_faulty"]
+
+        def accuses(spec: Spec, name: str = mistake.name, is_faulty: Any = is_faulty) -> bool:
+            if (name, spec) not in said:
+                said[name, spec] = _accuses(is_faulty, spec)
+            return said[name, spec]
+
+        for suite in suites:
+            right = [spec for spec in right_ones(suite) if spec.base != "triton"]
+            faulty = [spec for specs in faulty_ones(suite).values() for spec in specs]
+            assert any(map(accuses, right)) or not all(map(accuses, faulty)), (mistake.name, suite.seed)
+
+
+def _accuses(is_faulty: Any, spec: Spec) -> bool:
+    try:
+        return bool(is_faulty(HiddenBackend(spec)))
+    except Exception:
+        return False

@@ -94,6 +94,19 @@ def test_torch_instead_of_a_kernel_is_told(judges: dict[str, Judge]) -> None:
     assert "The exercise is a kernel" in " ".join(message.split())
 
 
+@pytest.mark.parametrize("returned", ["paged_online_attention", "kernels.paged_decode"])
+def test_a_kernel_that_runs_for_show_is_told(judges: dict[str, Judge], returned: str) -> None:
+    """It reads everything and its output is right: the function returns another."""
+    code = (
+        f"{_source(paged_decode)}\n{DECODE_TRITON}\n_kernel = {TRITON}\n\n\n"
+        f"def {TRITON}(*arguments):\n    _kernel(*arguments)\n    return {returned}(*arguments)\n"
+    )
+    points, message = _judged(judges[TRITON], code, TRITON)
+    assert points == 0
+    assert "your Triton kernel ran, but it did not compute the output" in message
+    assert "something else computes the output" in " ".join(message.split())
+
+
 @pytest.mark.skipif(not kernels.INTERPRET, reason="a GPU does not say where a kernel goes astray")
 def test_a_kernel_out_of_bounds_costs_no_worker(judges: dict[str, Judge]) -> None:
     code = DECODE_TRITON.replace(
