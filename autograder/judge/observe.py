@@ -271,13 +271,13 @@ def _nothing_is_left_in_memory() -> Iterator[None]:
     fills = torch.utils.deterministic.fill_uninitialized_memory
     try:
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = True
+        setting.fill_uninitialized_memory = True
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         torch.use_deterministic_algorithms(mode, warn_only=warns)
-        torch.utils.deterministic.fill_uninitialized_memory = fills
+        setting.fill_uninitialized_memory = fills
 
 
 def _spread_out(cache: torch.Tensor) -> torch.Tensor:
