@@ -268,7 +268,8 @@ def _nothing_is_left_in_memory() -> Iterator[None]:
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
-    fills = torch.utils.deterministic.fill_uninitialized_memory
+    setting: Any = torch.utils.deterministic
+    fills = setting.fill_uninitialized_memory
     try:
         torch.use_deterministic_algorithms(True, warn_only=True)
         setting.fill_uninitialized_memory = True
