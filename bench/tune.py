@@ -34,12 +34,13 @@ DECODE = (
 )
 # What _choose_tile of prefill.py and of latent.py return.
 PREFILL = (
-    (256, 64, 8, 3),
-    (128, 128, 8, 2),
-    (128, 64, 8, 2),
-    (128, 64, 8, 3),
-    (128, 32, 8, 3),
-    (64, 64, 4, 3),
+    (256, 64, 8, 3, None),
+    (128, 128, 8, 2, None),
+    (128, 64, 8, 2, None),
+    (128, 64, 8, 2, 128),
+    (128, 64, 8, 3, None),
+    (128, 32, 8, 3, 128),
+    (64, 64, 4, 2, 168),
 )
 LATENT = ((64, 64, 8, 2, None), (64, 32, 8, 3, None), (64, 32, 8, 4, None), (16, 32, 4, 3, None))
 # For each kind of case, whose time it is, and where the choice is made.
@@ -68,7 +69,7 @@ def choosers(kind: str) -> dict[str, Callable[..., Any]]:
         return choose
 
     def always(tile: tuple[int | None, ...]) -> Callable[..., Any]:
-        return lambda *shapes: tile
+        return lambda *shapes: prefill.Tile(*tile) if kind in ("prefill", "mixed") else tile  # type: ignore[arg-type]
 
     if kind == "decode":
         return {OWN: own} | {str(one): config(*one) for one in DECODE}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,24 +10,28 @@ from typing import Any
 import torch
 
 CLEARED = 256 * 2**20  # bytes, more than any GPU's second-level cache
+CLEAR_SECONDS = 1e-4  # that it takes, about
 SETTLE_SECONDS = 0.06  # after which a GPU at its power limit has found its clock
+REST = 0.03  # of the time, at most, does such a GPU clear its cache, and rest
 CYCLES_A_SECOND = 2e9  # of a GPU's clock, about
 
 
 def times_us(call: Callable[[], Any], *, warm_up: int = 3, runs: int = 15) -> tuple[list[float], list[Any]]:
-    """Microseconds of each run and what each returned. Before each, the second-level cache is overwritten."""
+    """Microseconds of each run and what each returned. Before each, the second-level cache is filled with something else."""
     host_seconds, all_seconds = _warm_up(call, warm_up)
     hidden = 2 * host_seconds + 1e-4
-    waste = torch.empty(CLEARED, dtype=torch.uint8, device="cuda")
+    before = math.ceil(CLEAR_SECONDS / REST / all_seconds)
+    waste = torch.zeros(CLEARED // 4, dtype=torch.float32, device="cuda")
     times, results = [], []
     for _ in range(runs):
         # The GPU is kept busy until the launches are on their way, so that the host's time does not count: by the call
         # itself where it takes long enough, as a GPU at its power limit is faster after a rest.
         if all_seconds > hidden:
-            call()
+            for _ in range(before):
+                call()
         else:
             torch.cuda._sleep(int(CYCLES_A_SECOND * min(hidden, 0.1)))
-        waste.zero_()
+        waste.amax()  # read and not written: what was written would have to leave the cache while the call is timed
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
         results.append(call())

@@ -14,6 +14,8 @@ softmax; so the product of queries and the next tile's keys is started before th
 
 # mypy: allow-untyped-defs
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -310,30 +312,49 @@ def _paged_prefill_kernel(
     tl.store(lse_ptr + lse_at, lse, mask=row_mask)
 
 
+class Tile(NamedTuple):
+    """BLOCK_M, TILE_SIZE and NUM_STAGES of the kernel, and what the compiler is told."""
+
+    rows: int
+    positions: int
+    num_warps: int
+    num_stages: int
+    max_registers: int | None = None  # of a thread
+
+
 def _choose_tile(
-    query: torch.Tensor, head_size_padded: int, average_rows: int, num_queries_per_kv: int, max_seq_len: int
-) -> tuple[int, int, int, int]:
-    """(BLOCK_M, TILE_SIZE, num_warps, NUM_STAGES), from shapes alone: rows for an average request, within what fits.
+    query: torch.Tensor,
+    head_size_padded: int,
+    average_rows: int,
+    num_queries_per_kv: int,
+    max_seq_len: int,
+    block_size: int,
+) -> Tile:
+    """From shapes alone: rows for an average request, within what fits.
 
     bench/tune.py measures others; bench/results/tuning-h100.md says what came.
     """
     if runtime.INTERPRET:
         rows = _fit_rows(average_rows, 64, num_queries_per_kv)
-        return rows, runtime.interpreter_tile(rows, head_size_padded, max_seq_len), 4, 1
+        return Tile(rows, runtime.interpreter_tile(rows, head_size_padded, max_seq_len), 4, 1)
     if (
         query.element_size() == 4
     ):  # true float32 runs on the ordinary multipliers, whose operands sit in registers
-        return _fit_rows(average_rows, 16, num_queries_per_kv), 16, 8, 3
+        return Tile(_fit_rows(average_rows, 16, num_queries_per_kv), 16, 8, 3)
     if (
         runtime.shared_memory(query.device) < 160 * 1024
     ):  # what the tiles below need; Hopper and Blackwell have more
         rows = _fit_rows(average_rows, 64, num_queries_per_kv)
-        return rows, 32, 4, 2
+        return Tile(rows, 32, 4, 2)
     rows = _fit_rows(average_rows, 128, num_queries_per_kv)
     num_warps = 8 if rows > 64 or head_size_padded > 128 else 4
     if head_size_padded == 128 and rows > 64:
-        return rows, 128, num_warps, 2
-    return rows, 64, num_warps, 2 if head_size_padded > 128 else 3
+        # With half of the registers two programs share a multiprocessor, and one multiplies while the other waits for its first
+        # tile or takes exponentials. In blocks of 64 the compiler spills in the loop then.
+        if rows == 128 and block_size <= 32:
+            return Tile(rows, 64, num_warps, 2, 128)
+        return Tile(rows, 128, num_warps, 2)
+    return Tile(rows, 64, num_warps, 2 if head_size_padded > 128 else 3)
 
 
 def _fit_rows(average_rows: int, largest: int, num_queries_per_kv: int) -> int:
@@ -432,10 +453,8 @@ def launch_prefill(
     )
     if options.batch_invariant and runtime.INTERPRET:
         max_seq_len = 10**9
-    block_m, tile_size, num_warps, num_stages = _choose_tile(
-        query, head_size_padded, average_rows, num_queries_per_kv, max_seq_len
-    )
-    block_q = block_m // num_queries_per_kv
+    tile = _choose_tile(query, head_size_padded, average_rows, num_queries_per_kv, max_seq_len, block_size)
+    block_q = tile.rows // num_queries_per_kv
     num_programs = (num_tokens // block_q + num_reqs) * num_kv_heads
     num_splits = 1 if options.batch_invariant else _choose_num_splits(num_programs, max_seq_len, query.device)
 
@@ -476,9 +495,9 @@ def launch_prefill(
             HEAD_SIZE=head_size,
             HEAD_SIZE_PADDED=head_size_padded,
             BLOCK_SIZE=block_size,
-            BLOCK_M=block_m,
+            BLOCK_M=tile.rows,
             BLOCK_Q=block_q,
-            TILE_SIZE=tile_size,
+            TILE_SIZE=tile.positions,
             NUM_SPLITS=num_splits,
             CAUSAL=options.causal,
             HAS_WINDOW=options.sliding_window is not None,
@@ -488,8 +507,9 @@ def launch_prefill(
             HAS_K_SCALE=numbers.k_scale is not None,
             HAS_V_SCALE=numbers.v_scale is not None,
             SCALE_FIRST=numbers.scale_first,
-            NUM_STAGES=num_stages,
-            num_warps=num_warps,
+            NUM_STAGES=tile.num_stages,
+            num_warps=tile.num_warps,
+            maxnreg=tile.max_registers,
         )
     if num_splits > 1:
         launch_merge(outputs, lses, out, lse)

@@ -1363,7 +1363,7 @@ autograder.check("paged_split_kv_attention", paged_split_kv_attention, suite="hi
 
 # %% q10b-race-read [markdown]
 # **Bonus** (2 points). On a GPU, with one request of 16k tokens, your split kernel has to beat your own single pass: both timed in
-# one run, in turn, after a warm-up, the cache of the GPU overwritten before each run, and every timed output checked. Without a
+# one run, in turn, after a warm-up, the cache of the GPU cleared before each run, and every timed output checked. Without a
 # GPU nothing is timed, and nobody loses the bonus for that.
 
 # %% q10b-race nbgrader={"grade": true, "points": 2}

@@ -30,8 +30,8 @@ class Machine:
         self.slept += 1
         self._launch(1e-6, cycles / gpu_timing.CYCLES_A_SECOND)
 
-    def zero(self) -> None:
-        self._launch(1e-6, 1e-4)
+    def clear(self) -> None:
+        self._launch(1e-6, gpu_timing.CLEAR_SECONDS)
 
     def synchronize(self) -> None:
         self.now = max(self.now, self.free_at)
@@ -53,8 +53,8 @@ class Machine:
                 return 1e3 * (other.at - self.at)
 
         cuda = SimpleNamespace(synchronize=machine.synchronize, _sleep=machine.sleep, Event=Event)
-        waste = SimpleNamespace(zero_=machine.zero)
-        return SimpleNamespace(cuda=cuda, uint8=None, empty=lambda size, dtype, device: waste)
+        waste = SimpleNamespace(amax=machine.clear)
+        return SimpleNamespace(cuda=cuda, float32=None, zeros=lambda size, dtype, device: waste)
 
 
 @pytest.mark.parametrize("host", [2e-5, 3e-4, 5e-3])
@@ -72,3 +72,5 @@ def test_a_run_takes_what_the_gpu_needs_however_slow_the_host(
     assert machine.slept in (0, 4)
     if gpu > 3 * host + 2e-4:
         assert machine.slept == 0  # a card at its power limit gets no rest
+        busy = gpu * machine.calls
+        assert 1.1 * gpu_timing.REST * busy > 4 * gpu_timing.CLEAR_SECONDS

@@ -104,7 +104,7 @@ def test_the_tiles_are_those_of_the_prefill_kernels_loops(name: str, monkeypatch
     monkeypatch.setattr(prefill, "_attend", watched)
     # 16 rows, as tl.dot wants them: BLOCK_Q query tokens of all heads.
     num_heads = 16 // setting.block_q
-    monkeypatch.setattr(prefill, "_choose_tile", lambda *_: (16, setting.tile_size, 4, 1))
+    monkeypatch.setattr(prefill, "_choose_tile", lambda *_: prefill.Tile(16, setting.tile_size, 4, 1))
     query = torch.zeros(setting.num_new, num_heads, 16)
     cache = torch.zeros(-(-setting.seq_len // 4), 4, 1, 16)
     kernels.paged_prefill(
