@@ -91,7 +91,7 @@ def launch_decode(
     value_desc, *value_rows = _describe_rows(value_cache, box)
     part_outs = query.new_empty(num_programs, 2, num_queries_per_kv, head_size, dtype=torch.float32)
     part_lses = query.new_empty(num_programs, 2, num_queries_per_kv, dtype=torch.float32)
-    plan = query.new_empty(num_programs, 4, dtype=torch.int32)
+    plan = query.new_empty(num_reqs * num_kv_heads, 2, dtype=torch.int32)
     numbers = score_numbers(scale, options)
     with torch.cuda.device_of(query):
         paged_decode_hopper_kernel[(num_programs,)](

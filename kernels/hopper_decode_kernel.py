@@ -226,10 +226,6 @@ def _consume(
     output_dim = gl.arange(0, HEAD_SIZE, layout=gl.SliceLayout(0, OUTPUT))
     no_scores = gl.zeros([ROWS, TILE_SIZE], gl.float32, SCORES)
 
-    # What this program begins and others end, for the merge: a request, its kv head, and how many programs have a part.
-    plan_request = 0
-    plan_kv_head = 0
-    plan_parts = 0
     stage = 0
     phase = 0
     while step < share_end:
@@ -240,15 +236,18 @@ def _consume(
         last_step = gl.minimum(num_steps, first_step + share_end - step)  # one past
         first = gl.maximum(seq_len - window, 0)
         first_tile = _first_tile(seq_len, window, TILE_SIZE)
-        if (first_step == 0) & (last_step < num_steps):
-            last_of_head = step + num_steps - 1
-            longer_end = num_longer * (steps_a_program + 1)
-            owner = last_of_head // (steps_a_program + 1)
-            if last_of_head >= longer_end:
-                owner = num_longer + (last_of_head - longer_end) // steps_a_program
-            plan_request = request
-            plan_kv_head = kv_head
-            plan_parts = owner - program + 1
+        if first_step == 0:  # for the merge: who begins the sequence, and how many programs have a part of it
+            parts = 0
+            if last_step < num_steps:
+                last_of_head = step + num_steps - 1
+                longer_end = num_longer * (steps_a_program + 1)
+                owner = last_of_head // (steps_a_program + 1)
+                if last_of_head >= longer_end:
+                    owner = num_longer + (last_of_head - longer_end) // steps_a_program
+                parts = owner - program + 1
+            sequence = request * NUM_KV_HEADS + kv_head
+            gl.store(plan_ptr + sequence * 2, program)
+            gl.store(plan_ptr + sequence * 2 + 1, parts)
 
         first_head = kv_head * NUM_QUERIES_PER_KV
         query_at = request.to(gl.int64) * stride_query_token + (first_head + query_row) * stride_query_head
@@ -341,10 +340,6 @@ def _consume(
             request += 1
             request_start = step
 
-    gl.store(plan_ptr + program * 4, plan_request)
-    gl.store(plan_ptr + program * 4 + 1, plan_kv_head)
-    gl.store(plan_ptr + program * 4 + 2, plan_parts)
-
 
 _NOT_SPECIALIZED = ["num_reqs", "window", "stride_table_req", "key_num_rows", "value_num_rows"]
 
@@ -362,7 +357,7 @@ def paged_decode_hopper_kernel(
     lse_ptr,  # [num_reqs, num_heads], contiguous
     part_out_ptr,  # [programs, 2, NUM_QUERIES_PER_KV, HEAD_SIZE] float32, contiguous
     part_lse_ptr,  # [programs, 2, NUM_QUERIES_PER_KV]
-    plan_ptr,  # [programs, 4]: request, kv head, and how many programs from this one on have a part of it
+    plan_ptr,  # [num_reqs * NUM_KV_HEADS, 2]: a sequence's first program, and how many from it on have parts; 0: one wrote it all
     num_reqs,
     window,  # positions that a query sees at most
     factor,  # what a score is multiplied with: scale * log2(e), or 2 / softcap times that

@@ -157,35 +157,36 @@ def _merge_splits_kernel(
 def _merge_shares_kernel(
     part_out_ptr,  # [programs, 2, NUM_QUERIES_PER_KV, HEAD_SIZE] float32, contiguous
     part_lse_ptr,  # [programs, 2, NUM_QUERIES_PER_KV]
-    plan_ptr,  # [programs, 4]: request, kv head, and how many programs from this one on have a part of it
+    plan_ptr,  # [num_reqs * num_kv_heads, 2]: a sequence's first program, and how many from it on have parts; 0: it is done
     out_ptr,  # [num_reqs, num_heads, head_size]
     lse_ptr,  # [num_reqs, num_heads], contiguous
     stride_out_token,
     stride_out_head,
-    num_heads,
+    NUM_KV_HEADS: tl.constexpr,
     NUM_QUERIES_PER_KV: tl.constexpr,
     HEAD_SIZE: tl.constexpr,
     HEAD_SIZE_PADDED: tl.constexpr,
     NUM_PARTS: tl.constexpr,  # loaded at once
     NUM_ROWS: tl.constexpr,
 ):
-    """One program: what one program of hopper_decode_kernel.py began and others ended, for NUM_ROWS query heads."""
+    """One program: a kv head's sequence of one request that programs of hopper_decode_kernel.py share, for NUM_ROWS query heads."""
     # Programs are launched while decode's last ones run (launch_pdl), and wait here for what they write.
     gdc_wait()
     gdc_launch_dependents()
-    program = tl.program_id(0)
-    num_parts = tl.load(plan_ptr + program * 4 + 2)
+    sequence = tl.program_id(0)
+    first_program = tl.load(plan_ptr + sequence * 2)
+    num_parts = tl.load(plan_ptr + sequence * 2 + 1)
     if num_parts == 0:
         return
-    request = tl.load(plan_ptr + program * 4).to(tl.int64)
-    kv_head = tl.load(plan_ptr + program * 4 + 1)
+    request = (sequence // NUM_KV_HEADS).to(tl.int64)
+    kv_head = sequence % NUM_KV_HEADS
     row = tl.program_id(1) * NUM_ROWS + tl.arange(0, NUM_ROWS)
     in_group = row < NUM_QUERIES_PER_KV
     row_max, row_sum, acc = _start_merge(NUM_ROWS, HEAD_SIZE_PADDED)
     for start in range(0, num_parts, NUM_PARTS):
         part = start + tl.arange(0, NUM_PARTS)
         # Slot 1 is for what a program began, slot 0 for what it went on with.
-        slot = (program + part) * 2 + (part == 0).to(tl.int32)
+        slot = (first_program + part) * 2 + (part == 0).to(tl.int32)
         at = slot.to(tl.int64)[None, :] * NUM_QUERIES_PER_KV + row[:, None]
         row_max, row_sum, acc = _merge_parts(
             row_max,
@@ -200,7 +201,7 @@ def _merge_shares_kernel(
         )
     head = kv_head * NUM_QUERIES_PER_KV + row
     out_at = request * stride_out_token + head * stride_out_head
-    lse_at = request * num_heads + head
+    lse_at = request * (NUM_KV_HEADS * NUM_QUERIES_PER_KV) + head
     _store_merged(
         row_max, row_sum, acc, out_ptr + out_at, lse_ptr + lse_at, in_group, HEAD_SIZE, HEAD_SIZE_PADDED
     )
@@ -261,20 +262,21 @@ def launch_merge_shares(
 ) -> None:
     """Put together what the shares of hopper_decode_kernel.py have cut."""
     num_programs, _, num_queries_per_kv, head_size = part_outs.shape
+    num_sequences = len(plan)
     # Parts of a sequence where all are of equal length; a ragged batch's longest needs a few rounds. What a program
     # loads at once, in 32 KB, is divided between parts and rows.
-    even_parts = triton.cdiv(num_programs * num_queries_per_kv, out.shape[0] * out.shape[1]) + 1
+    even_parts = triton.cdiv(num_programs, num_sequences) + 1
     num_parts = max(8, min(64, triton.next_power_of_2(even_parts)))
     num_rows = min(64 // num_parts, triton.next_power_of_2(num_queries_per_kv))
     with torch.cuda.device_of(out):
-        _merge_shares_kernel[(num_programs, triton.cdiv(num_queries_per_kv, num_rows))](
+        _merge_shares_kernel[(num_sequences, triton.cdiv(num_queries_per_kv, num_rows))](
             part_outs,
             part_lses,
             plan,
             out,
             lse,
             *out.stride()[:2],
-            out.shape[1],
+            NUM_KV_HEADS=out.shape[1] // num_queries_per_kv,
             NUM_QUERIES_PER_KV=num_queries_per_kv,
             HEAD_SIZE=head_size,
             HEAD_SIZE_PADDED=triton.next_power_of_2(head_size),
