@@ -323,38 +323,45 @@ class Tile(NamedTuple):
 
 
 def _choose_tile(
-    query: torch.Tensor,
-    head_size_padded: int,
-    average_rows: int,
-    num_queries_per_kv: int,
-    max_seq_len: int,
-    block_size: int,
+    query: torch.Tensor, key_cache: torch.Tensor, block_table: torch.Tensor, batch_invariant: bool
 ) -> Tile:
     """From shapes alone: rows for an average request, within what fits.
 
     bench/tune.py measures others; bench/results/tuning-h100.md says what came.
     """
+    num_tokens, num_heads, head_size = query.shape
+    _, block_size, num_kv_heads, _ = key_cache.shape
+    num_reqs, max_num_blocks = block_table.shape
+    num_queries_per_kv = num_heads // num_kv_heads
+    head_size_padded = _pad_head_size(head_size)
+    # The same bits in any batch: tiles must not depend on what else is in it.
+    average_rows = 10**9 if batch_invariant else triton.cdiv(num_tokens, num_reqs) * num_queries_per_kv
     if runtime.INTERPRET:
         rows = _fit_rows(average_rows, 64, num_queries_per_kv)
+        max_seq_len = 10**9 if batch_invariant else max_num_blocks * block_size
         return Tile(rows, runtime.interpreter_tile(rows, head_size_padded, max_seq_len), 4, 1)
-    if (
-        query.element_size() == 4
-    ):  # true float32 runs on the ordinary multipliers, whose operands sit in registers
+    if query.element_size() == 4:  # true float32 runs on the ordinary multipliers: operands sit in registers
         return Tile(_fit_rows(average_rows, 16, num_queries_per_kv), 16, 8, 3)
     if (
         runtime.shared_memory(query.device) < 160 * 1024
-    ):  # what the tiles below need; Hopper and Blackwell have more
-        rows = _fit_rows(average_rows, 64, num_queries_per_kv)
-        return Tile(rows, 32, 4, 2)
+    ):  # of Hopper and Blackwell, which the tiles below need
+        return Tile(_fit_rows(average_rows, 64, num_queries_per_kv), 32, 4, 2)
     rows = _fit_rows(average_rows, 128, num_queries_per_kv)
     num_warps = 8 if rows > 64 or head_size_padded > 128 else 4
-    if head_size_padded == 128 and rows > 64:
-        # With half of the registers two programs share a multiprocessor, and one multiplies while the other waits for its first
-        # tile or takes exponentials. In blocks of 64 the compiler spills in the loop then.
-        if rows == 128 and block_size <= 32:
-            return Tile(rows, 64, num_warps, 2, 128)
-        return Tile(rows, 128, num_warps, 2)
-    return Tile(rows, 64, num_warps, 2 if head_size_padded > 128 else 3)
+    if head_size_padded != 128 or rows <= 64:
+        return Tile(rows, 64, num_warps, 2 if head_size_padded > 128 else 3)
+    # With half of the registers two programs share a multiprocessor: one multiplies while the other waits for its first tile or
+    # takes exponentials. That needs programs enough, or the two longest share one to the end; and registers that neither
+    # another dtype of the cache nor blocks as long as the tile take.
+    num_programs = (num_tokens * num_queries_per_kv // rows + num_reqs) * num_kv_heads
+    enough = batch_invariant or num_programs >= 3 * runtime.num_multiprocessors(query.device)
+    if enough and rows == 128 and key_cache.element_size() == 2 and block_size != 64:
+        return Tile(rows, 64, num_warps, 2, 128)
+    return Tile(rows, 128, num_warps, 2)
+
+
+def _pad_head_size(head_size: int) -> int:
+    return max(16, triton.next_power_of_2(head_size))
 
 
 def _fit_rows(average_rows: int, largest: int, num_queries_per_kv: int) -> int:
@@ -446,14 +453,7 @@ def launch_prefill(
         return
     num_queries_per_kv = num_heads // num_kv_heads
     max_seq_len = block_table.shape[1] * block_size
-    head_size_padded = max(16, triton.next_power_of_2(head_size))
-    # The same bits in any batch: tiles must not depend on what else is in it.
-    average_rows = (
-        10**9 if options.batch_invariant else triton.cdiv(num_tokens, num_reqs) * num_queries_per_kv
-    )
-    if options.batch_invariant and runtime.INTERPRET:
-        max_seq_len = 10**9
-    tile = _choose_tile(query, head_size_padded, average_rows, num_queries_per_kv, max_seq_len, block_size)
+    tile = _choose_tile(query, key_cache, block_table, options.batch_invariant)
     block_q = tile.rows // num_queries_per_kv
     num_programs = (num_tokens // block_q + num_reqs) * num_kv_heads
     num_splits = 1 if options.batch_invariant else _choose_num_splits(num_programs, max_seq_len, query.device)
@@ -493,7 +493,7 @@ def launch_prefill(
             NUM_HEADS=num_heads,
             NUM_KV_HEADS=num_kv_heads,
             HEAD_SIZE=head_size,
-            HEAD_SIZE_PADDED=head_size_padded,
+            HEAD_SIZE_PADDED=_pad_head_size(head_size),
             BLOCK_SIZE=block_size,
             BLOCK_M=tile.rows,
             BLOCK_Q=block_q,

@@ -45,4 +45,4 @@ esac
 
 echo "$sanitizer --tool $tool, pytest $*"
 PYTORCH_NO_CUDA_MEMORY_CACHING=1 exec "$sanitizer" --tool "$tool" --target-processes application-only --error-exitcode 86 \
-    "$python" -m pytest -q -p no:cacheprovider -m "not slow" "$@"
+    "$python" -m pytest -q -p no:cacheprovider -p tests.kernels.launches_in_turn -m "not slow" "$@"
