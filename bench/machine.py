@@ -65,7 +65,15 @@ def _run(*command: str) -> str:
 
 
 def _driver() -> str:
-    return _run("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") or "unknown"
+    command = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", _this_gpu())
+    return _run(*command) or "unknown"
+
+
+def _this_gpu() -> str:
+    """nvidia-smi's word for the GPU that torch calls the first one: with several, or some hidden, numbers differ."""
+    if not torch.cuda.is_available():
+        return "--id=0"
+    return f"--id=GPU-{torch.cuda.get_device_properties(0).uuid}"
 
 
 def _commit() -> str:
@@ -81,7 +89,7 @@ def watch_clocks() -> Iterator[dict[str, Any]]:
         "nvidia-smi",
         f"--query-gpu={','.join(QUERIES)}",
         "--format=csv,noheader,nounits",
-        "--id=0",
+        _this_gpu(),
         "--loop-ms=200",
     ]
     try:

@@ -84,10 +84,15 @@ def _head(result: dict[str, Any], name: str) -> str:
         low, high = min(one[0] for one in clocks), max(one[2] for one in clocks)
         lines += [
             "",
-            f"SM clock {low:.0f} to {high:.0f} MHz; clocks held back by: {', '.join(throttled) or 'nothing'}.",
+            f"SM clock {low:.0f} to {high:.0f} MHz{_in_some(len(clocks), len(result['cases']))}; clocks held back by: "
+            f"{', '.join(throttled) or 'nothing'}.",
         ]
     lines += ["", f"![How much of the roof each case reaches]({name}.svg)", ""]
     return "\n".join(lines)
+
+
+def _in_some(count: int, all_cases: int) -> str:
+    return "" if count == all_cases else f" (watched in {count} of {all_cases} cases)"
 
 
 def _summary(result: dict[str, Any]) -> str:

@@ -42,18 +42,21 @@ def times_us(call: Callable[[], Any], *, warm_up: int = 3, runs: int = 15) -> tu
 
 
 def _warm_up(call: Callable[[], Any], runs: int) -> tuple[float, float]:
-    """At least `runs` calls, and so many that the clock has settled; the seconds that one keeps the host, and takes in all."""
+    """At least `runs` calls, and so many that the clock has settled.
+
+    Returns the most seconds that one keeps the host, the first aside, which compiles; and the least that one takes in all.
+    """
     begun = time.perf_counter()
-    host_seconds = all_seconds = float("inf")
-    while runs > 0 or time.perf_counter() - begun < SETTLE_SECONDS:
+    host_seconds: list[float] = []
+    all_seconds: list[float] = []
+    while len(all_seconds) < max(runs, 2) or time.perf_counter() - begun < SETTLE_SECONDS:
         torch.cuda.synchronize()
         called = time.perf_counter()
         call()
-        host_seconds = min(host_seconds, time.perf_counter() - called)
+        host_seconds.append(time.perf_counter() - called)
         torch.cuda.synchronize()
-        all_seconds = min(all_seconds, time.perf_counter() - called)
-        runs -= 1
-    return host_seconds, all_seconds
+        all_seconds.append(time.perf_counter() - called)
+    return max(host_seconds[1:]), min(all_seconds)
 
 
 def median_us(call: Callable[[], Any]) -> float:

@@ -40,7 +40,9 @@ def stand_in(monkeypatch):
         pytest.skip("a machine with a GPU measures: test_run.py")
     monkeypatch.setattr(timing, "capture", lambda calls, passes: Replayed(calls))
     monkeypatch.setattr(measure, "Inputs", lambda case, seed: Inputs(case, seed, "cpu", torch.float16))
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(L2_cache_size=1))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(L2_cache_size=1, uuid="none")
+    )
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
 
 
