@@ -6,8 +6,6 @@ Here programs live as long as the kernel, and a warp of its own fetches ahead of
 interpreter for Gluon: decode.py stays the twin for every other machine, and `objection` says when this one applies.
 """
 
-import functools
-
 import torch
 import triton
 
@@ -32,12 +30,9 @@ def objection(
     batch_invariant: bool = False,
 ) -> str | None:
     """Why the Hopper program cannot serve these arguments; None when it can. From shapes, dtypes and strides alone."""
-    if runtime.INTERPRET or query.device.type != "cuda":
-        return "Gluon has no interpreter"
-    if _capability(query.device) != 9:
-        return "it uses instructions that only Hopper GPUs have (compute capability 9.0)"
-    if not _has_gluon():
-        return "this Triton has no Gluon that it understands"
+    reason = runtime.hopper_objection(query.device, "hopper_decode_kernel")
+    if reason is not None:
+        return reason
     num_reqs, num_heads, head_size = query.shape
     num_blocks, block_size, num_kv_heads, _ = key_cache.shape
     if batch_invariant:
@@ -76,7 +71,7 @@ def launch_decode(
     lse: torch.Tensor,
 ) -> None:
     """`paged_decode` of checked arguments to which there is no `objection`, into `out` and `lse`."""
-    from kernels.hopper_decode_kernel import paged_decode_hopper_kernel
+    from kernels.hopper_decode_kernel import describe_rows, paged_decode_hopper_kernel
 
     num_reqs, num_heads, head_size = query.shape
     _, block_size, num_kv_heads, _ = key_cache.shape
@@ -87,8 +82,8 @@ def launch_decode(
     programs_together, num_stages, max_registers = (2, 5, 128) if head_size <= 128 else (1, 10, None)
     num_programs = programs_together * runtime.num_multiprocessors(query.device)
     box = min(block_size, tile_size)
-    key_desc, *key_rows = _describe_rows(key_cache, box)
-    value_desc, *value_rows = _describe_rows(value_cache, box)
+    key_desc, *key_rows = describe_rows(key_cache, box)
+    value_desc, *value_rows = describe_rows(value_cache, box)
     part_outs = query.new_empty(num_programs, 2, num_queries_per_kv, head_size, dtype=torch.float32)
     part_lses = query.new_empty(num_programs, 2, num_queries_per_kv, dtype=torch.float32)
     plan = query.new_empty(num_reqs * num_kv_heads, 2, dtype=torch.int32)
@@ -132,39 +127,3 @@ def launch_decode(
             launch_pdl=runtime.EARLY_LAUNCHES,
         )
     launch_merge_shares(part_outs, part_lses, plan, out, lse)
-
-
-def _describe_rows(cache: torch.Tensor, box: int) -> tuple[object, int, int, int, int]:
-    """The cache as a matrix for the copy engine, whose rows are as far apart as slots are.
-
-    Returns (descriptor, rows from a block to the next, rows and columns from a kv head to the next, rows). In the
-    usual layout a row holds all heads of a slot, and heads are columns apart; heads may be rows apart as well.
-    """
-    from triton.experimental.gluon import language as gl
-    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
-
-    num_blocks, block_size, num_kv_heads, head_size = cache.shape
-    stride_block, stride_slot, stride_head, _ = cache.stride()
-    rows_of_block = stride_block // stride_slot
-    rows_of_head, columns_of_head = divmod(stride_head, stride_slot)
-    num_rows = (num_blocks - 1) * rows_of_block + (num_kv_heads - 1) * rows_of_head + block_size
-    num_columns = (num_kv_heads - 1) * columns_of_head + head_size
-    matrix = cache.as_strided((num_rows, num_columns), (stride_slot, 1))
-    dtype = gl.bfloat16 if cache.dtype == torch.bfloat16 else gl.float16
-    layout = gl.NVMMASharedLayout.get_default_for([box, head_size], dtype)
-    desc = TensorDescriptor(matrix, list(matrix.shape), list(matrix.stride()), [box, head_size], layout)
-    return desc, rows_of_block, rows_of_head, columns_of_head, num_rows
-
-
-@functools.cache
-def _capability(device: torch.device) -> int:
-    return torch.cuda.get_device_capability(device)[0]
-
-
-@functools.cache
-def _has_gluon() -> bool:
-    try:
-        from kernels import hopper_decode_kernel  # noqa: F401
-    except (ImportError, AttributeError):
-        return False
-    return True

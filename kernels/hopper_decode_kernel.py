@@ -16,6 +16,7 @@ also while one request ends and the next begins.
 
 # mypy: allow-untyped-defs
 
+import torch
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
@@ -25,9 +26,10 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma,
     warpgroup_mma_wait,
 )
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-__all__ = ["paged_decode_hopper_kernel"]
+__all__ = ["describe_rows", "paged_decode_hopper_kernel"]
 
 LOG2_E: gl.constexpr = gl.constexpr(1.4426950408889634)
 LN_2: gl.constexpr = gl.constexpr(0.6931471805599453)
@@ -445,3 +447,22 @@ def paged_decode_hopper_kernel(
         [1],
         [40],
     )  # fmt: skip
+
+
+def describe_rows(cache: torch.Tensor, box: int) -> tuple[object, int, int, int, int]:
+    """The cache as a matrix for the copy engine, whose rows are as far apart as slots are.
+
+    Returns (descriptor, rows from a block to the next, rows and columns from a kv head to the next, rows). In the
+    usual layout a row holds all heads of a slot, and heads are columns apart; heads may be rows apart as well.
+    """
+    num_blocks, block_size, num_kv_heads, head_size = cache.shape
+    stride_block, stride_slot, stride_head, _ = cache.stride()
+    rows_of_block = stride_block // stride_slot
+    rows_of_head, columns_of_head = divmod(stride_head, stride_slot)
+    num_rows = (num_blocks - 1) * rows_of_block + (num_kv_heads - 1) * rows_of_head + block_size
+    num_columns = (num_kv_heads - 1) * columns_of_head + head_size
+    matrix = cache.as_strided((num_rows, num_columns), (stride_slot, 1))
+    dtype = gl.bfloat16 if cache.dtype == torch.bfloat16 else gl.float16
+    layout = gl.NVMMASharedLayout.get_default_for([box, head_size], dtype)
+    desc = TensorDescriptor(matrix, list(matrix.shape), list(matrix.stride()), [box, head_size], layout)
+    return desc, rows_of_block, rows_of_head, columns_of_head, num_rows

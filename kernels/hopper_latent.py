@@ -37,7 +37,7 @@ def objection(
     kv_scale: Scale = None,
 ) -> str | None:
     """Why the Hopper program cannot serve these arguments; None when it can. From shapes, dtypes and strides alone."""
-    reason = _machine_objection(query.device)
+    reason = runtime.hopper_objection(query.device, "hopper_latent_kernel")
     if reason is not None:
         return reason
     if query.dtype not in (torch.float16, torch.bfloat16) or latent_cache.dtype != query.dtype:
@@ -66,19 +66,6 @@ def objection(
 
 
 @functools.cache
-def _machine_objection(device: torch.device) -> str | None:
-    """Why the Gluon program cannot run on `device`, or None."""
-    if runtime.INTERPRET or device.type != "cuda":
-        return "Gluon has no interpreter"
-    if torch.cuda.get_device_capability(device)[0] != 9:
-        return "it uses instructions that only Hopper GPUs have (compute capability 9.0)"
-    try:
-        from kernels import hopper_latent_kernel  # noqa: F401
-    except (ImportError, AttributeError):
-        return "this Triton has no Gluon that it understands"
-    return None
-
-
 def latent_decode_hopper(
     query: torch.Tensor,
     latent_cache: torch.Tensor,

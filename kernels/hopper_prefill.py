@@ -37,7 +37,7 @@ def supports(
     v_scale: Scale = None,
 ) -> str:
     """Why `paged_prefill_hopper` cannot serve these arguments, or "" when it can. Looks at shapes only."""
-    reason = _machine_objection(query.device)
+    reason = runtime.hopper_objection(query.device, "hopper_prefill_kernel")
     if reason:
         return reason
     if query.dtype not in _DTYPES or key_cache.dtype != query.dtype or value_cache.dtype != query.dtype:
@@ -64,21 +64,6 @@ def supports(
                 f"{name} must have heads of neighbouring elements at 16-byte addresses, "
                 f"got strides {list(strides)}"
             )
-    return ""
-
-
-def _machine_objection(device: torch.device) -> str:
-    """Why the Gluon program cannot run on `device`, or ""."""
-    if device.type != "cuda":
-        return f"it needs a CUDA GPU, and query is on {device}"
-    if torch.cuda.get_device_capability(device)[0] != 9:
-        return "it uses instructions that only Hopper GPUs have (compute capability 9.0)"
-    if runtime.INTERPRET:
-        return "Gluon has no interpreter"
-    try:
-        from kernels import hopper_prefill_kernel  # noqa: F401
-    except (ImportError, AttributeError) as error:
-        return f"this Triton has no Gluon that it understands ({error})"
     return ""
 
 

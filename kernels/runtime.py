@@ -6,6 +6,7 @@ kernels` puts it there: a kernel that a notebook defines later runs in the inter
 """
 
 import functools
+import importlib
 import os
 
 import torch
@@ -18,6 +19,7 @@ __all__ = [
     "check_launch",
     "describe",
     "device",
+    "hopper_objection",
     "interpreter_tile",
     "num_multiprocessors",
     "shared_memory",
@@ -124,3 +126,21 @@ def _check_triton() -> None:
             "TRITON_INTERPRET=1"
         )
     interpreter.prepare()
+
+
+def hopper_objection(device: torch.device, kernel_module: str) -> str | None:
+    """Why the Gluon program for Hopper GPUs in kernels/`kernel_module`.py cannot run on `device`; None when it can."""
+    if INTERPRET or device.type != "cuda":
+        return "Gluon has no interpreter: it needs a CUDA GPU"
+    return _gpu_objection(device, kernel_module)
+
+
+@functools.cache
+def _gpu_objection(device: torch.device, kernel_module: str) -> str | None:
+    if torch.cuda.get_device_capability(device)[0] != 9:
+        return "it uses instructions that only Hopper GPUs have (compute capability 9.0)"
+    try:
+        importlib.import_module(f"kernels.{kernel_module}")
+    except (ImportError, AttributeError) as error:
+        return f"this Triton has no Gluon that it understands ({error})"
+    return None

@@ -107,6 +107,12 @@ def compile_all(dtype, num_heads, num_kv_heads, head_size, block_size):
         starts = torch.tensor([0, 256, 512], dtype=torch.int32)
         lens = torch.tensor([256, 256], dtype=torch.int32)
         kernels.paged_attention(query, cache, cache, table, lens, starts, 1.0)
+        # Tiles for many programs, whatever the batch, and what takes the most registers.
+        kernels.paged_attention(query, cache, cache, table, lens, starts, 1.0, batch_invariant=True)
+        everything = {"softcap": 9.0, "sliding_window": 99, "alibi_slopes": torch.zeros(num_heads)}
+        kernels.paged_attention(
+            query, cache, cache, table, lens, starts, 1.0, batch_invariant=True, **everything
+        )
 
 
 def compile_features(dtype):

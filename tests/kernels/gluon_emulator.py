@@ -1,7 +1,6 @@
 """Run a Gluon program on the CPU, threads for its partitions, to test what it computes and that it comes to an end.
 
-Triton has no interpreter for Gluon. This stands in for the part of it that hopper_prefill_kernel.py and
-hopper_latent_kernel.py use: whole numbers are Python's, tensors are torch's, shared memory is too, and layouts are nothing.
+Triton has no interpreter for Gluon. This stands in for the part of it that the Hopper programs in kernels/ use: whole numbers are Python's, tensors are torch's, shared memory is too, and layouts are nothing.
 What can go wrong in such a program is kept: barriers have phases and counts (an arrival too many is an error, a wait without
 end too), the copy engine fills what
 lies outside a tensor with zeros, shared memory starts as NaN, and a product of the tensor cores reads its operands only when
@@ -77,6 +76,10 @@ class Pointer:
     def __init__(self, storage, offset):
         self.storage = storage
         self.offset = offset
+
+    @property
+    def dtype(self):
+        return types.SimpleNamespace(element_ty=self.storage.dtype)
 
     def __add__(self, other):
         return Pointer(self.storage, self.offset + other)
@@ -302,7 +305,7 @@ class Kernel:
         self.function = function
 
     def __getitem__(self, grid):
-        def launch(*arguments, num_warps, **constants):
+        def launch(*arguments, num_warps, maxnreg=None, launch_pdl=False, **constants):
             arguments = [to_device(argument) for argument in arguments]
 
             def run(index):
@@ -323,6 +326,12 @@ def jit(function=None, **options):
     if function is None:
         return Kernel
     return function
+
+
+def associative_scan(x, axis, combine):
+    """The only one that a program has is a running sum."""
+    assert combine(2, 3) == 5
+    return value(x.cumsum(axis))
 
 
 def _pair(of_numbers, of_tensors):
@@ -360,8 +369,9 @@ def _gl():
     module.minimum, module.maximum = _pair(min, torch.minimum), _pair(max, torch.maximum)
     module.cdiv = lambda a, b: (a + b - 1) // b
     module.where = where
-    module.sum = lambda x, axis: value(x.sum(axis))
-    module.max = lambda x, axis: x.amax(axis)
+    module.sum = lambda x, axis=None: value(x.sum(axis) if axis is not None else x.sum())
+    module.max = lambda x, axis=None: value(x.amax(axis) if axis is not None else x.amax())
+    module.associative_scan = associative_scan
     module.exp2, module.log2 = torch.exp2, torch.log2
     module.expand_dims = lambda x, axis: x.unsqueeze(axis)
     module.convert_layout = lambda x, layout, assert_trivial=False: x

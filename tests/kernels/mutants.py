@@ -12,6 +12,7 @@ CASCADE = "tests/kernels/test_cascade.py"
 DECODE = "tests/kernels/test_decode.py"
 DECODE_LADDER = "tests/kernels/test_decode_ladder.py"
 FEATURES = "tests/kernels/test_features.py"
+HOPPER_DECODE = "tests/kernels/test_hopper_decode.py"
 HOPPER_PREFILL = "tests/kernels/test_hopper_prefill.py"
 KV_CACHE = "tests/kernels/test_kv_cache.py"
 LATENT = "tests/kernels/test_latent.py"
@@ -248,6 +249,27 @@ HOPPER_MUTANTS = (
     _hopper_produce("hopper: a place without a ticket", "both_ends & (taken < num_tickets)", "both_ends"),
 )  # fmt: skip
 
+# Decode on Hopper, in the emulator too
+
+_hopper_share = _of("hopper_decode_kernel.py", "_consume", HOPPER_DECODE)
+_hopper_fetch = _of("hopper_decode_kernel.py", "_produce", HOPPER_DECODE)
+_hopper_merge = _of("merge.py", "_merge_shares_kernel", HOPPER_DECODE)
+HOPPER_DECODE_MUTANTS = (
+    _hopper_share("hopper decode: the last part forgotten", "parts = owner - program + 1", "parts = owner - program"),
+    _hopper_share("hopper decode: longer shares forgotten", "owner = num_longer + (last_of_head", "owner = (last_of_head"),
+    _hopper_share("hopper decode: a sink in every part", "if first_step == 0:  # a sink", "if first_step >= 0:  # a sink"),
+    _hopper_share("hopper decode: values past the end kept", "(tile_start < first) | (tile_start + TILE_SIZE > seq_len)", "tile_start < first"),
+    _hopper_share("hopper decode: one token too many", "tile_start + column < seq_len", "tile_start + column <= seq_len"),
+    _hopper_share("hopper decode: output not rescaled", "acc = acc * gl.expand_dims(gl.convert_layout(rescale,",
+                  "acc = acc * gl.expand_dims(gl.convert_layout(rescale * 0.0 + 1.0,", "acc-not-rescaled"),
+    _hopper_share("hopper decode: parts change places", "gl.where(first_step == 0, 1, 0)", "gl.where(first_step == 0, 0, 1)"),
+    _hopper_fetch("hopper decode: fetches before the window", "range(first_tile + first_step, first_tile + last_step)",
+                  "range(first_step, last_step)"),
+    _hopper_fetch("hopper decode: the first request's shares", "            request_start = step", "            request_start = request_start"),
+    _hopper_merge("hopper decode: merged from the wrong slots", "(part == 0)", "(part != 0)"),
+    _hopper_merge("hopper decode: merged for another request", "sequence // NUM_KV_HEADS", "sequence % NUM_KV_HEADS"),
+)  # fmt: skip
+
 # Latent attention, and a shared prefix
 
 _latent = _of("latent.py", "_latent_decode_kernel", LATENT)
@@ -299,6 +321,7 @@ MUTANTS = (
     *MERGE_MUTANTS,
     *PREFILL_MUTANTS,
     *HOPPER_MUTANTS,
+    *HOPPER_DECODE_MUTANTS,
     *LATENT_MUTANTS,
     *KV_CACHE_MUTANTS,
 )

@@ -1,5 +1,10 @@
-"""The Gluon program of decode against the float64 reference. It has no interpreter: without a Hopper GPU it is compiled."""
+"""The Hopper tier of decode: right on a Hopper GPU, right in an emulation of Gluon, compiled as intended anywhere.
 
+As in test_hopper_prefill.py the emulation shows that the program computes the right thing and that its barriers let it
+end; registers, layouts and speed show on a GPU alone.
+"""
+
+import importlib
 import json
 import math
 import os
@@ -10,12 +15,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import kernels
-from kernels import hopper_decode
+from kernels import hopper_decode, merge, runtime
+from kernels.options import ScoreOptions
 from tests.kernels.batches import Spec, assert_attention_right, make_batch
+from tests.kernels.gluon_emulator import emulated_gluon
 from tests.kernels.test_decode import options_of
 
+KERNEL_MODULE = "kernels.hopper_decode_kernel"
 SCRIPT = Path(__file__).parent / "compile_hopper_decode.py"
 HALF_OF_SHARED_MEMORY = 233472 // 2 - 1024  # bytes for a program of two on a multiprocessor
 
@@ -37,10 +47,37 @@ SIZES = {
     "block size 8": Spec((), num_heads=4, num_kv_heads=2, head_size=64, block_size=8),
     "block size 128": Spec((), num_heads=4, num_kv_heads=2, head_size=128, block_size=128),
 }
+# In the emulation, with six programs: sequences shared by several, shared by two, whole, of a tile's length and of none.
+FEW_REQUESTS = (300, 0, 65, 64, 1, 130)
 
 
 def batch_of(name, lengths, dtype, device):
     return make_batch(replace(SIZES[name], requests=tuple((1, n) for n in lengths)), dtype, device)
+
+
+@pytest.fixture
+def emulated(monkeypatch):
+    """The CPU, with Gluon emulated and three multiprocessors."""
+    with emulated_gluon():
+        monkeypatch.delitem(sys.modules, KERNEL_MODULE, raising=False)
+        module = importlib.import_module(KERNEL_MODULE)
+    monkeypatch.setitem(sys.modules, KERNEL_MODULE, module)
+    monkeypatch.setattr(kernels, "hopper_decode_kernel", module, raising=False)
+    monkeypatch.setattr(runtime, "hopper_objection", lambda device, kernel_module: None)
+    monkeypatch.setattr(runtime, "num_multiprocessors", lambda device: 3)
+    for waits in (module, merge):
+        monkeypatch.setattr(waits, "gdc_wait", lambda: None)
+        monkeypatch.setattr(waits, "gdc_launch_dependents", lambda: None)
+    return torch.device("cpu")
+
+
+def emulated_decode(batch, **options):
+    """By the Hopper program, whatever tier the machine would choose."""
+    query = batch.query
+    out = torch.full_like(query, math.nan)
+    lse = torch.full(query.shape[:2], math.nan)
+    hopper_decode.launch_decode(*batch.decode_arguments, ScoreOptions(**options), out, lse)
+    return out, lse
 
 
 def decode(batch, **options):
@@ -65,6 +102,42 @@ def test_it_compiles_for_hopper(tmp_path):
         assert report["shared"] * programs_together <= HALF_OF_SHARED_MEMORY * 2, report
         assert report["wgmma"] > 0, report
         assert report["tma"] > 0, report
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_emulated(name, emulated):
+    batch = batch_of(name, FEW_REQUESTS, torch.float16, emulated)
+    assert hopper_decode.objection(batch.query, batch.key_cache, batch.value_cache) is None
+    assert_attention_right(batch, *emulated_decode(batch))
+
+
+@pytest.mark.parametrize("lengths", [(1,), (0,), (0, 0, 0), (1000,), (3,) * 20, (0, 0, 70) * 3], ids=len)
+def test_lengths_emulated(lengths, emulated):
+    batch = batch_of("GQA of 4", lengths, torch.float16, emulated)
+    assert_attention_right(batch, *emulated_decode(batch))
+
+
+@pytest.mark.parametrize("name", ["window of 1", "window of 70", "softcap", "alibi", "sinks"])
+def test_each_feature_emulated(name, emulated):
+    spec = Spec(tuple((1, n) for n in FEW_REQUESTS), num_heads=4, num_kv_heads=2, head_size=128)
+    batch = make_batch(spec, torch.float16, emulated)
+    options = options_of(name, emulated)
+    assert_attention_right(batch, *emulated_decode(batch, **options), **options)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lengths=st.lists(st.integers(0, 400), min_size=1, max_size=7),
+    num_kv_heads=st.integers(1, 3),
+    multiprocessors=st.integers(1, 5),
+)
+def test_any_batch_cut_into_any_shares(emulated, monkeypatch, lengths, num_kv_heads, multiprocessors):
+    monkeypatch.setattr(runtime, "num_multiprocessors", lambda device: multiprocessors)
+    spec = Spec(
+        tuple((1, n) for n in lengths), num_heads=2 * num_kv_heads, num_kv_heads=num_kv_heads, head_size=64
+    )
+    batch = make_batch(spec, torch.float16, emulated)
+    assert_attention_right(batch, *emulated_decode(batch))
 
 
 @pytest.mark.gpu

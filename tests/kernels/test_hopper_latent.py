@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import kernels
-from kernels import hopper_latent
+from kernels import hopper_latent, runtime
 from kernels.hopper_latent import latent_decode_hopper
 from tests.kernels.gluon_emulator import emulated_gluon
 from tests.kernels.test_latent import assert_latent_right, random_latents
@@ -48,7 +48,7 @@ def emulated(monkeypatch):
         module = importlib.import_module(KERNEL_MODULE)
     monkeypatch.setitem(sys.modules, KERNEL_MODULE, module)
     monkeypatch.setattr(kernels, "hopper_latent_kernel", module, raising=False)
-    monkeypatch.setattr(hopper_latent, "_machine_objection", lambda device: None)
+    monkeypatch.setattr(runtime, "hopper_objection", lambda device, kernel_module: None)
     return torch.device("cpu")
 
 

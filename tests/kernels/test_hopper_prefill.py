@@ -102,7 +102,7 @@ def emulated(monkeypatch):
         monkeypatch.setattr(kernels, name, module, raising=False)
     counter = torch.zeros(4, dtype=torch.int32)
     monkeypatch.setattr(hopper_prefill, "_take_counter", lambda device: counter)
-    monkeypatch.setattr(hopper_prefill, "_machine_objection", lambda device: "")
+    monkeypatch.setattr(runtime, "hopper_objection", lambda device, kernel_module: None)
     monkeypatch.setattr(runtime, "num_multiprocessors", lambda device: 3)
     yield torch.device("cpu")
     assert counter.tolist() == [0, 0, 0, 0]
