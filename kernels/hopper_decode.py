@@ -124,6 +124,6 @@ def launch_decode(
             HAS_SINKS=options.sinks is not None,
             num_warps=4,
             maxnreg=max_registers,
-            launch_pdl=runtime.EARLY_LAUNCHES,
+            launch_pdl=True,
         )
     launch_merge_shares(part_outs, part_lses, plan, out, lse)

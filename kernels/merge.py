@@ -283,7 +283,7 @@ def launch_merge_shares(
             NUM_PARTS=num_parts,
             NUM_ROWS=num_rows,
             num_warps=4,
-            launch_pdl=runtime.EARLY_LAUNCHES,
+            launch_pdl=True,
         )
 
 

@@ -14,7 +14,6 @@ import torch
 from kernels import interpreter
 
 __all__ = [
-    "EARLY_LAUNCHES",
     "INTERPRET",
     "check_launch",
     "describe",
@@ -38,8 +37,6 @@ def _choose_interpreter() -> bool:
 
 
 INTERPRET = _choose_interpreter()
-# Whether a kernel that can wait for what it needs is launched while the one in front of it runs (programmatic dependent launch).
-EARLY_LAUNCHES = True
 
 
 def device() -> torch.device:

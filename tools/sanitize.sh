@@ -9,6 +9,11 @@
 # is turned off: every tensor is an allocation, and a byte outside is an error. ptxas, which Triton starts, is not checked.
 # A CUDA graph cannot be captured so, and tests that capture one are left out.
 #
+# Give it the GPU to itself, and half a dozen processes of its own at most. Beside ten other processes Hopper decode came out wrong under
+# memcheck in 1 test of 15, without an error reported, and once a test hung beside nine; launched early or in turn, it made no difference.
+# Without memcheck, ten processes side by side made 175,600 launches of it with the same bits. Which of memcheck and the program is at
+# fault is not known; the program moves registers between its warps (setmaxnreg), which memcheck, rewriting it, needs for itself.
+#
 # racecheck reports two things in paged_prefill_kernel that are none. Its consumers both clean a tile of values, each before its
 # own product: they write the same. And warp_specialize hands its partitions their arguments in shared memory, behind barriers
 # that the tool does not know.
@@ -45,4 +50,4 @@ esac
 
 echo "$sanitizer --tool $tool, pytest $*"
 PYTORCH_NO_CUDA_MEMORY_CACHING=1 exec "$sanitizer" --tool "$tool" --target-processes application-only --error-exitcode 86 \
-    "$python" -m pytest -q -p no:cacheprovider -p tests.kernels.launches_in_turn -m "not slow" "$@"
+    "$python" -m pytest -q -p no:cacheprovider -m "not slow" "$@"
