@@ -83,17 +83,22 @@ def call(
 
 
 def race(
-    function: Callable[..., Any], rival: Callable[..., Any], arguments: dict[str, Any], more: list[Any]
+    function: Callable[..., Any],
+    rival: Callable[..., Any],
+    arguments: dict[str, Any],
+    more: list[Any],
+    queries: torch.Tensor,
 ) -> dict[str, Any]:
     """As `observe.raced`; times are floats above 0."""
     run = (
         function._raced if isinstance(function, CallableProxy) else functools.partial(observe.raced, function)
     )
     with unchanged(**arguments):
-        seen = run(rival, arguments, more)
+        seen = run(rival, arguments, more, queries)
     times = [seen.get(name) for name in ("us", "rival_us")] if type(seen) is dict else []
     sound = times and all(
-        type(ts) is list and ts and all(type(t) is float and t > 0 for t in ts) for ts in times
+        type(ts) is list and len(ts) == len(queries) and all(type(t) is float and t > 0 for t in ts)
+        for ts in times
     )
     if not sound or type(seen.get("outputs")) is not list or len(seen["outputs"]) != len(seen["us"]):
         raise AnswerProblem(Problem("your code sent something that is no answer to the judge"))

@@ -16,21 +16,31 @@ REST = 0.03  # of the time, at most, does such a GPU clear its cache, and rest
 CYCLES_A_SECOND = 2e9  # of a GPU's clock, about
 
 
-def times_us(call: Callable[[], Any], *, warm_up: int = 3, runs: int = 15) -> tuple[list[float], list[Any]]:
-    """Microseconds of each run and what each returned. Before each, the second-level cache is filled with something else."""
+def times_us(
+    call: Callable[[], Any],
+    *,
+    warm_up: int = 3,
+    runs: int = 15,
+    before: Callable[[int], Any] = lambda run: None,
+) -> tuple[list[float], list[Any]]:
+    """Microseconds of each run and what each returned. Before each, the second-level cache is filled with something else.
+
+    before: is called with the number of each run in front of it, and not timed.
+    """
     host_seconds, all_seconds = _warm_up(call, warm_up)
     hidden = 2 * host_seconds + 1e-4
-    before = math.ceil(CLEAR_SECONDS / REST / all_seconds)
+    busy = math.ceil(CLEAR_SECONDS / REST / all_seconds)
     waste = torch.zeros(CLEARED // 4, dtype=torch.float32, device="cuda")
     times, results = [], []
-    for _ in range(runs):
+    for run in range(runs):
         # The GPU is kept busy until the launches are on their way, so that the host's time does not count: by the call
         # itself where it takes long enough, as a GPU at its power limit is faster after a rest.
         if all_seconds > hidden:
-            for _ in range(before):
+            for _ in range(busy):
                 call()
         else:
             torch.cuda._sleep(int(CYCLES_A_SECOND * min(hidden, 0.1)))
+        before(run)
         waste.amax()  # read and not written: what was written would have to leave the cache while the call is timed
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()

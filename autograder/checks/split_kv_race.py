@@ -1,7 +1,7 @@
 """Question 10b, the bonus: on a GPU, with one long request, splitting beats the learner's own single pass.
 
-Both are timed in one run, in turn, after a warm-up, with the second-level cache cleared before each run; the output of
-every timed run is held against the truth. Without a GPU nothing can be timed: the case's label says so, and right outputs
+Both are timed in one run, in turn, after a warm-up, with the second-level cache cleared before each run; each timed run has a query
+of its own, and its output is held against the truth. Without a GPU nothing can be timed: the case's label says so, and right outputs
 get the bonus.
 """
 
@@ -22,6 +22,7 @@ from autograder.suite import Case, Suite
 # A single pass over one request keeps as many multiprocessors busy as there are kv heads. Splitting wins by 5 and more.
 LEAST_RATIO = 1.5
 NUM_SPLITS = 32
+NUM_RUNS = 6  # timed, of each
 
 
 def cases(suite: Suite) -> list[Case]:
@@ -41,6 +42,7 @@ def cases(suite: Suite) -> list[Case]:
         ]
     # In float16, with weights that differ from split to split, and neither blocks nor splits full: here too wrong answers are
     # wrong by far more than the rounding of so long a sum.
+    generator = suite.generator("queries")
     return [
         draw.decode(
             f"one request of {round(length / 1024)}k tokens, 4 kv heads, {NUM_SPLITS} splits",
@@ -50,6 +52,9 @@ def cases(suite: Suite) -> list[Case]:
             dtype=torch.float16,
             queries=2.0,
             num_splits=NUM_SPLITS,
+            timed=(2.0 * torch.randn(NUM_RUNS, 1, 16, 128, generator=generator)).to(
+                kernels.device(), torch.float16
+            ),
         )
         for length in ([16363, 32747] if suite.hidden else [16363])
     ]
@@ -62,7 +67,7 @@ def run(answer: Answer, case: Case) -> Output:
     if kernels.INTERPRET or paged_cases.inspect(output, case) is not None:
         return {**output, "ratio": None}
     arguments = paged_cases.copied(case, paged_cases.DECODE)
-    seen = watched.race(function, rival, arguments, [case.inputs["num_splits"]])
+    seen = watched.race(function, rival, arguments, [case.inputs["num_splits"]], case.inputs["timed"])
     ratio = statistics.median(seen["rival_us"]) / statistics.median(seen["us"])
     return {**output, "outputs": seen["outputs"], "ratio": ratio}
 
@@ -71,8 +76,8 @@ def inspect(output: Output, case: Case) -> Problem | None:
     problem = paged_cases.inspect(output, case)
     if problem:
         return problem
-    for one in output.get("outputs", []):
-        problem = paged_cases.output_problem(one, case)
+    for one, query in zip(output.get("outputs", []), case.inputs.get("timed", []), strict=False):
+        problem = paged_cases.output_problem(one, Case(case.label, {**case.inputs, "query": query}))
         if problem:
             return problem
     ratio = output["ratio"]

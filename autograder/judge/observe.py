@@ -102,23 +102,36 @@ def driver(backend: Any, impl: Any, builder: Any) -> Any:
 
 
 def raced(
-    function: Callable[..., Any], rival: Callable[..., Any], arguments: dict[str, Any], more: list[Any]
+    function: Callable[..., Any],
+    rival: Callable[..., Any],
+    arguments: dict[str, Any],
+    more: list[Any],
+    queries: torch.Tensor,
 ) -> dict[str, Any]:
-    """Times `function(*arguments, *more)` against `rival(*arguments)` on this GPU, alternately and in one run.
+    """Times `function(*arguments, *more)` against `rival(*arguments)` on this GPU, in two turns of one run.
 
-    Returns {"us": [...], "rival_us": [...], "outputs": the function's output of each timed run}.
+    queries: one for each timed run of a function, put into `arguments["query"]` in front of it, so that no answer is known
+    from a run before. Returns {"us": [...], "rival_us": [...], "outputs": the function's output of each timed run}.
     """
     from course import gpu_timing
 
-    given = list(arguments.values())
+    given, query = list(arguments.values()), arguments["query"]
+    original = query.clone()
+    half = len(queries) // 2
     us: list[float] = []
     rival_us: list[float] = []
     outputs: list[Any] = []
-    for _ in range(3):
-        times, results = gpu_timing.times_us(lambda: function(*given, *more), runs=3)
+    for first in (0, half):
+
+        def renew(run: int, first: int = first) -> None:
+            query.copy_(queries[first + run])
+
+        times, results = gpu_timing.times_us(lambda: function(*given, *more), runs=half, before=renew)
         us += times
         outputs += results
-        rival_us += gpu_timing.times_us(lambda: rival(*given), runs=3)[0]
+        query.copy_(original)
+        rival_us += gpu_timing.times_us(lambda: rival(*given), runs=half, before=renew)[0]
+        query.copy_(original)
     return {"us": us, "rival_us": rival_us, "outputs": outputs}
 
 

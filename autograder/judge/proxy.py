@@ -46,9 +46,9 @@ class CallableProxy(Proxy):
         """As `observe.observed`, in the worker."""
         return self._session.call(self, (arguments,), {"spread": spread, "count": count}, by="observed")
 
-    def _raced(self, rival: Any, arguments: dict[str, Any], more: list[Any]) -> Any:
+    def _raced(self, rival: Any, arguments: dict[str, Any], more: list[Any], queries: torch.Tensor) -> Any:
         """As `observe.raced`, in the worker."""
-        return self._session.call(self, (rival, arguments, more), {}, by="raced")
+        return self._session.call(self, (rival, arguments, more, queries), {}, by="raced")
 
     def _with_backend(self, tell: Callable[[Any], Any], case: dict[str, Any] | None) -> Any:
         """As `observe.with_backend`, in the worker; `tell` answers here what it asks."""

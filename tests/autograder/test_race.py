@@ -1,0 +1,65 @@
+"""The race of question 10b: each timed run has a query of its own, so that an output is worth nothing for the next."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from autograder import watched
+from autograder.failure import AnswerProblem
+from course import gpu_timing
+
+QUERIES = torch.arange(12.0).view(6, 1, 2)
+
+
+@pytest.fixture(autouse=True)
+def timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock for machines without a GPU."""
+
+    def times_us(
+        call: Callable[[], Any], *, runs: int, before: Callable[[int], Any]
+    ) -> tuple[list[float], list[Any]]:
+        call()  # to warm up
+        results = []
+        for run in range(runs):
+            before(run)
+            results.append(call())
+        return [1.0] * runs, results
+
+    monkeypatch.setattr(gpu_timing, "times_us", times_us)
+
+
+def race(function: Callable[..., Any]) -> tuple[dict[str, Any], torch.Tensor]:
+    query = torch.full((1, 2), -1.0)
+    return watched.race(function, lambda query: query, {"query": query}, [3], QUERIES), query
+
+
+def test_each_run_has_its_own_query_and_the_caller_gets_his_back() -> None:
+    seen, query = race(lambda query, num_splits: num_splits * query)
+    assert torch.equal(torch.stack(seen["outputs"]), 3 * QUERIES)
+    assert len(seen["us"]) == len(seen["rival_us"]) == len(QUERIES)
+    assert query.eq(-1.0).all()
+
+
+def test_an_output_that_is_remembered_is_wrong() -> None:
+    known: dict[int, torch.Tensor] = {}
+
+    def remembers(query: torch.Tensor, num_splits: int) -> torch.Tensor:
+        return known.setdefault(query.data_ptr(), num_splits * query)
+
+    seen, _ = race(remembers)
+    assert not any(
+        torch.equal(output, 3 * query) for output, query in zip(seen["outputs"], QUERIES, strict=True)
+    )
+
+
+def test_what_is_no_race_is_refused() -> None:
+    with pytest.raises(AnswerProblem, match="no answer to the judge"):
+        watched.race(
+            lambda query, num_splits: query,
+            lambda query: query,
+            {"query": torch.zeros(1, 2)},
+            [3],
+            QUERIES[:5],
+        )
