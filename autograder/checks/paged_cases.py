@@ -21,6 +21,7 @@ DECODE = ("query", "key_cache", "value_cache", "block_table", "seq_lens", "scale
 CAUSAL = ("query", "key_cache", "value_cache", "block_table", "seq_lens", "query_start_loc", "scale")
 BLOCK_SIZE = 16
 NO_KERNEL = "no Triton kernel ran"
+_OUTPUT = "the output"
 _FOR_SHOW = "your Triton kernel ran, but it did not compute the output"
 _NO_KERNEL = "Something else computed the output: the exercise is the kernel."
 
@@ -121,15 +122,26 @@ def truth(case: Case, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 
 def output_problem(output: object, case: Case) -> Problem | None:
     """What is wrong with an answer's output, or None."""
-    query = case.inputs["query"]
-    name = "the output"
-    problem = tensor_problem(name, output, tuple(query.shape), (query.dtype,), query.device)
+    problem = _kind_problem(output, case)
+    if problem:
+        return problem
+    expected = truth(case)
+    budget = error_budget(expected, [truth(case, case.inputs["query"].dtype)], case.inputs["query"].dtype)
+    return held_against(output, case, expected, budget)
+
+
+def held_against(output: object, case: Case, expected: torch.Tensor, budget: float) -> Problem | None:
+    """What is wrong with an output of which the truth is known, or None."""
+    problem = _kind_problem(output, case)
     if problem:
         return problem
     assert isinstance(output, torch.Tensor)
-    expected = truth(case)
-    budget = error_budget(expected, [truth(case, query.dtype)], query.dtype)
-    return value_problem(name, output, expected, budget, lambda index: _place(index, case))
+    return value_problem(_OUTPUT, output, expected, budget, lambda index: _place(index, case))
+
+
+def _kind_problem(output: object, case: Case) -> Problem | None:
+    query = case.inputs["query"]
+    return tensor_problem(_OUTPUT, output, tuple(query.shape), (query.dtype,), query.device)
 
 
 def call(function: Any, case: Case, names: Sequence[str], *, triton: bool) -> Output:

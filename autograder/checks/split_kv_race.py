@@ -14,10 +14,12 @@ import torch
 import kernels
 from autograder import watched
 from autograder.checks import paged_cases
+from autograder.compare import error_budget
 from autograder.failure import Problem
 from autograder.misconceptions import split_kv_race as mistakes
 from autograder.registry import Answer, Check, Output
 from autograder.suite import Case, Suite
+from kernels import reference
 
 # A single pass over one request keeps as many multiprocessors busy as there are kv heads. Splitting wins by 5 and more.
 LEAST_RATIO = 1.5
@@ -76,10 +78,15 @@ def inspect(output: Output, case: Case) -> Problem | None:
     problem = paged_cases.inspect(output, case)
     if problem:
         return problem
-    for one, query in zip(output.get("outputs", []), case.inputs.get("timed", []), strict=False):
-        problem = paged_cases.output_problem(one, Case(case.label, {**case.inputs, "query": query}))
-        if problem:
-            return problem
+    if "outputs" in output:
+        expected = truths(case, torch.float64)
+        budget = error_budget(
+            expected, [truths(case, case.inputs["query"].dtype)], case.inputs["query"].dtype
+        )
+        for one, right in zip(output["outputs"], expected, strict=True):
+            problem = paged_cases.held_against(one, case, right[None], budget)
+            if problem:
+                return problem
     ratio = output["ratio"]
     if ratio is not None and ratio < LEAST_RATIO:
         return Problem(
@@ -87,6 +94,19 @@ def inspect(output: Output, case: Case) -> Problem | None:
             f"It was {ratio:.2f} times as fast, in one run on {kernels.describe()}; {LEAST_RATIO} is asked for.",
         )
     return None
+
+
+def truths(case: Case, dtype: torch.dtype) -> torch.Tensor:
+    """The right outputs of the timed queries, [NUM_RUNS, num_heads, head_size]: queries that see the whole of one sequence."""
+    num_tokens, blocks = int(case.inputs["seq_lens"][0]), case.inputs["block_table"][0].cpu().long()
+    keys, values = (
+        case.inputs[name].cpu()[blocks].flatten(0, 1)[:num_tokens].to(dtype)
+        for name in ("key_cache", "value_cache")
+    )
+    queries = case.inputs["timed"].cpu()[:, 0].to(dtype)
+    found = reference.dense_attention(queries, keys, values, case.inputs["scale"], causal=False)
+    assert isinstance(found, torch.Tensor)
+    return found
 
 
 def same(a: Output, b: Output, case: Case) -> bool:

@@ -1,13 +1,18 @@
 """The race of question 10b: each timed run has a query of its own, so that an output is worth nothing for the next."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+import kernels
 from autograder import watched
+from autograder.checks import paged_cases, split_kv_race
 from autograder.failure import AnswerProblem
+from autograder.suite import Suite
 from course import gpu_timing
 
 QUERIES = torch.arange(12.0).view(6, 1, 2)
@@ -63,3 +68,23 @@ def test_what_is_no_race_is_refused() -> None:
             [3],
             QUERIES[:5],
         )
+
+
+def test_every_timed_output_is_held_against_the_truth_of_its_query(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_gpu = SimpleNamespace(INTERPRET=False, device=kernels.device, describe=kernels.describe)
+    monkeypatch.setattr(split_kv_race, "kernels", on_a_gpu)
+    (case,) = split_kv_race.cases(Suite("visible", 0))
+    queries = case.inputs["timed"]
+    assert len(queries) == split_kv_race.NUM_RUNS
+    truths = split_kv_race.truths(case, torch.float64)
+    one = replace(case, inputs={**case.inputs, "query": queries[2]})
+    assert torch.allclose(truths[2:3], paged_cases.truth(one), rtol=0, atol=1e-12)
+    right = list(truths.to(queries.dtype)[:, None])
+    output = {"output": paged_cases.truth(case).to(queries.dtype), "evidence": "", "detail": "", "reads": ""}
+
+    def problem(outputs: list[torch.Tensor], ratio: float) -> str:
+        found = split_kv_race.inspect({**output, "outputs": outputs, "ratio": ratio}, case)
+        return found.headline if found else ""
+
+    assert "does not beat" in problem(right, 1.4)
+    assert "wrong values" in problem([*right[:-1], right[0]], 2.0)
