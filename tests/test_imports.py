@@ -28,6 +28,7 @@ BRIDGE = "autograder/nbgrader_bridge"
 # Kernels are measured without the autograder and the course; these measure the autograder itself, or the course's harness.
 BENCHES_OF_GRADING = {
     "bench/grading.py",
+    "bench/hidden_draws.py",
     "bench/hostile.py",
     "bench/hostile_submissions.py",
     "bench/submissions.py",
