@@ -1,4 +1,4 @@
-"""Benchmarks of the kernels and their peers: `python -m bench` measures, `python -m bench.render` draws.
+"""Benchmarks of the kernels and their peers: `python -m bench` measures, `python -m bench.render` draws. Of the grading: grading/.
 
 cases.py        what is measured, and the bytes and operations that it takes
 inputs.py       a case's tensors, and the float32 truth that every output is held against

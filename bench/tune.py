@@ -1,6 +1,6 @@
 """Try other tiles for the Triton tier: `python -m bench.tune [cases]`, on a GPU.
 
-`decode.choose_config`, `prefill._choose_tile` and `latent._choose_tile` choose from shapes, one way for each. This times other
+`decode.choose_config`, `prefill_tiles.choose_tile` and `latent._choose_tile` choose from shapes, one way for each. This times other
 choices beside theirs, taking turns on the same inputs, so that a choice is a measured one; `--out` keeps the times as JSON.
 What was found, for the Hopper programs too, is in bench/results/tuning-h100.md.
 """
@@ -20,6 +20,7 @@ from bench.all_contenders import CONTENDERS
 from bench.cases import Case, choose_cases
 from bench.inputs import Inputs, num_copies
 from kernels import decode, latent, prefill
+from kernels.prefill_tiles import Tile
 
 OWN = "the library's choice"
 # Bytes of keys in a tile, stages, splits wanted for each multiprocessor.
@@ -32,7 +33,7 @@ DECODE = (
     (16384, 3, 3),
     (32768, 2, 3),
 )
-# What _choose_tile of prefill.py and of latent.py return.
+# What choose_tile of prefill_tiles.py and _choose_tile of latent.py return.
 PREFILL = (
     (256, 64, 8, 3, None),
     (128, 128, 8, 2, None),
@@ -46,8 +47,8 @@ LATENT = ((64, 64, 8, 2, None), (64, 32, 8, 3, None), (64, 32, 8, 4, None), (16,
 # For each kind of case, whose time it is, and where the choice is made.
 PLACES: dict[str, tuple[str, Any, str]] = {
     "decode": ("decode 3: splits, Triton tier", decode, "choose_config"),
-    "prefill": ("prefill, Triton tier", prefill, "_choose_tile"),
-    "mixed": ("prefill, Triton tier", prefill, "_choose_tile"),
+    "prefill": ("prefill, Triton tier", prefill, "choose_tile"),
+    "mixed": ("prefill, Triton tier", prefill, "choose_tile"),
     "latent": ("latent, Triton tier", latent, "_choose_tile"),
 }
 
@@ -69,7 +70,7 @@ def choosers(kind: str) -> dict[str, Callable[..., Any]]:
         return choose
 
     def always(tile: tuple[int | None, ...]) -> Callable[..., Any]:
-        return lambda *shapes: prefill.Tile(*tile) if kind in ("prefill", "mixed") else tile  # type: ignore[arg-type]
+        return lambda *shapes: Tile(*tile) if kind in ("prefill", "mixed") else tile  # type: ignore[arg-type]
 
     if kind == "decode":
         return {OWN: own} | {str(one): config(*one) for one in DECODE}

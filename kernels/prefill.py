@@ -14,8 +14,6 @@ softmax; so the product of queries and the next tile's keys is started before th
 
 # mypy: allow-untyped-defs
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
@@ -24,6 +22,7 @@ from kernels import contract, runtime
 from kernels.contract import AttentionResult
 from kernels.merge import launch_merge
 from kernels.options import Scale, ScoreOptions
+from kernels.prefill_tiles import choose_num_splits, choose_tile, pad_head_size
 from kernels.scores import alibi, hide, score_numbers, softcap
 from kernels.softmax import (
     LOG2_E,
@@ -312,70 +311,6 @@ def _paged_prefill_kernel(
     tl.store(lse_ptr + lse_at, lse, mask=row_mask)
 
 
-class Tile(NamedTuple):
-    """BLOCK_M, TILE_SIZE and NUM_STAGES of the kernel, and what the compiler is told."""
-
-    rows: int
-    positions: int
-    num_warps: int
-    num_stages: int
-    max_registers: int | None = None  # of a thread
-
-
-def _choose_tile(
-    query: torch.Tensor, key_cache: torch.Tensor, block_table: torch.Tensor, batch_invariant: bool
-) -> Tile:
-    """From shapes alone: rows for an average request, within what fits.
-
-    bench/tune.py measures others; bench/results/tuning-h100.md says what came.
-    """
-    num_tokens, num_heads, head_size = query.shape
-    _, block_size, num_kv_heads, _ = key_cache.shape
-    num_reqs, max_num_blocks = block_table.shape
-    num_queries_per_kv = num_heads // num_kv_heads
-    head_size_padded = _pad_head_size(head_size)
-    # The same bits in any batch: tiles must not depend on what else is in it.
-    average_rows = 10**9 if batch_invariant else triton.cdiv(num_tokens, num_reqs) * num_queries_per_kv
-    if runtime.INTERPRET:
-        rows = _fit_rows(average_rows, 64, num_queries_per_kv)
-        max_seq_len = 10**9 if batch_invariant else max_num_blocks * block_size
-        return Tile(rows, runtime.interpreter_tile(rows, head_size_padded, max_seq_len), 4, 1)
-    if query.element_size() == 4:  # true float32 runs on the ordinary multipliers: operands sit in registers
-        return Tile(_fit_rows(average_rows, 16, num_queries_per_kv), 16, 8, 3)
-    if (
-        runtime.shared_memory(query.device) < 160 * 1024
-    ):  # of Hopper and Blackwell, which the tiles below need
-        return Tile(_fit_rows(average_rows, 64, num_queries_per_kv), 32, 4, 2)
-    rows = _fit_rows(average_rows, 128, num_queries_per_kv)
-    num_warps = 8 if rows > 64 or head_size_padded > 128 else 4
-    if head_size_padded != 128 or rows <= 64:
-        return Tile(rows, 64, num_warps, 2 if head_size_padded > 128 else 3)
-    # With half of the registers two programs share a multiprocessor: one multiplies while the other waits for its first tile or
-    # takes exponentials. That needs programs enough, or the two longest share one to the end; and registers that neither
-    # another dtype of the cache nor blocks as long as the tile take.
-    num_programs = (num_tokens * num_queries_per_kv // rows + num_reqs) * num_kv_heads
-    enough = batch_invariant or num_programs >= 3 * runtime.num_multiprocessors(query.device)
-    if enough and rows == 128 and key_cache.element_size() == 2 and block_size != 64:
-        return Tile(rows, 64, num_warps, 2, 128)
-    return Tile(rows, 128, num_warps, 2)
-
-
-def _pad_head_size(head_size: int) -> int:
-    return max(16, triton.next_power_of_2(head_size))
-
-
-def _fit_rows(average_rows: int, largest: int, num_queries_per_kv: int) -> int:
-    """Rows of a tile: at least 16, which tl.dot takes, and one query token's."""
-    rows = max(16, min(triton.next_power_of_2(average_rows), largest))
-    return max(rows, triton.next_power_of_2(num_queries_per_kv))
-
-
-def _choose_num_splits(num_programs: int, max_seq_len: int, device: torch.device) -> int:
-    """Splits of the keys, from shapes alone: more than one where programs are too few to fill the GPU."""
-    wanted = runtime.num_multiprocessors(device) // num_programs
-    return max(1, min(wanted, triton.cdiv(max_seq_len, 512), 32))
-
-
 def paged_prefill(
     query: torch.Tensor,
     key_cache: torch.Tensor,
@@ -453,10 +388,10 @@ def launch_prefill(
         return
     num_queries_per_kv = num_heads // num_kv_heads
     max_seq_len = block_table.shape[1] * block_size
-    tile = _choose_tile(query, key_cache, block_table, options.batch_invariant)
+    tile = choose_tile(query, key_cache, block_table, options.batch_invariant)
     block_q = tile.rows // num_queries_per_kv
     num_programs = (num_tokens // block_q + num_reqs) * num_kv_heads
-    num_splits = 1 if options.batch_invariant else _choose_num_splits(num_programs, max_seq_len, query.device)
+    num_splits = 1 if options.batch_invariant else choose_num_splits(num_programs, max_seq_len, query.device)
 
     numbers = score_numbers(scale, options)
     outputs, lses = out[None], lse[None]
@@ -493,7 +428,7 @@ def launch_prefill(
             NUM_HEADS=num_heads,
             NUM_KV_HEADS=num_kv_heads,
             HEAD_SIZE=head_size,
-            HEAD_SIZE_PADDED=_pad_head_size(head_size),
+            HEAD_SIZE_PADDED=pad_head_size(head_size),
             BLOCK_SIZE=block_size,
             BLOCK_M=tile.rows,
             BLOCK_Q=block_q,

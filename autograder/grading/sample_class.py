@@ -10,7 +10,7 @@ the cells that the learner changed, by title. They are put into the released not
 
 A folder of the learner's name holds files that are handed in as they are, instead or beside. The other learners of lessons
 1 and 2 come from the checks' misconceptions and right variants (`sample_answers`); those of lessons 3 and 4 would be a hundred
-more, and `python -m bench.submissions` judges them.
+more, and `python -m bench.grading.submissions` judges them.
 """
 
 from __future__ import annotations

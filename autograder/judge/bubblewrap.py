@@ -34,6 +34,7 @@ MODULES = {
     "processes.py": "autograder/judge/processes.py",
     "evidence.py": "autograder/judge/evidence.py",
     "observe.py": "autograder/judge/observe.py",
+    "launches.py": "autograder/judge/launches.py",
     "drive.py": "autograder/judge/drive.py",
     "shown.py": "autograder/judge/shown.py",
     "worker.py": "autograder/judge/worker.py",

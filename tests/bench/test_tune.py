@@ -37,7 +37,7 @@ def test_every_kind_of_case_has_a_rung_and_a_chooser():
 @pytest.mark.parametrize(
     ("kind", "module", "name"),
     [
-        ("prefill", prefill, "_choose_tile"),
+        ("prefill", prefill, "choose_tile"),
         ("latent", latent, "_choose_tile"),
         ("decode", decode, "choose_config"),
     ],

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from bench.hostile_submissions import attacks
+from bench.grading.hostile_submissions import attacks
 
 HERE = Path(__file__).parent
 ROW = re.compile(r"^\| (\d+) \| [^|]+ \| ([^|]+) \|$", re.M)

@@ -13,8 +13,8 @@ from autograder.judge import gpu
 from autograder.judge.judge import Judge
 from autograder.judge.judgement import Judgement
 from autograder.judge.sandbox import Limits, why_unavailable
-from bench import submissions_03_build
-from bench.submission import lesson
+from bench.grading import submissions_03_build
+from bench.grading.submission import lesson
 from tests.autograder.judge.kernel_lesson import FULL, kernel_lesson, submission
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]

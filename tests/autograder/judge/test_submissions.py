@@ -1,4 +1,4 @@
-"""The hostile submissions that are also graded by stock nbgrader (`bench.hostile`): each loses its own points and no others."""
+"""The hostile submissions that are also graded by stock nbgrader (`bench.grading.hostile`): each loses its own points and no others."""
 
 from dataclasses import replace
 from typing import Any
@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from autograder.judge.judge import Judge
-from bench.hostile_submissions import Attack, attacks, expected, submission
+from bench.grading.hostile_submissions import Attack, attacks, expected, submission
 from tests.autograder.judge.conftest import without_demonstrations
 
 # What the learner is told of the test that is lost.

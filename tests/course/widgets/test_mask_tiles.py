@@ -14,6 +14,7 @@ import kernels
 from course import widgets
 from course.widgets.mask_tiles.model import PRESETS, Masking, Setting
 from kernels import prefill, reference
+from kernels.prefill_tiles import Tile
 
 SETTINGS = st.builds(
     lambda computed, new, block_q, tile_size, window, causal: Setting(
@@ -104,7 +105,7 @@ def test_the_tiles_are_those_of_the_prefill_kernels_loops(name: str, monkeypatch
     monkeypatch.setattr(prefill, "_attend", watched)
     # 16 rows, as tl.dot wants them: BLOCK_Q query tokens of all heads.
     num_heads = 16 // setting.block_q
-    monkeypatch.setattr(prefill, "_choose_tile", lambda *_: prefill.Tile(16, setting.tile_size, 4, 1))
+    monkeypatch.setattr(prefill, "choose_tile", lambda *_: Tile(16, setting.tile_size, 4, 1))
     query = torch.zeros(setting.num_new, num_heads, 16)
     cache = torch.zeros(-(-setting.seq_len // 4), 4, 1, 16)
     kernels.paged_prefill(

@@ -1,6 +1,6 @@
 """The same 24 submissions graded by stock `nbgrader autograde` and by `autograder grade`, on the same two cores.
 
-    python -m bench.grading --out bench/results/grading.json
+    python -m bench.grading.throughput --out bench/results/grading.json
 
 Stock nbgrader has a configuration without our plug-ins, in a course of its own: a kernel for each notebook, no isolation. `autograder
 grade` starts with an empty journal, judges in bubblewrap, takes the verdicts into the gradebook, and is measured with and
@@ -26,8 +26,8 @@ from autograder.grading import sample_class
 from autograder.grading.journal import write_whole
 from bench.machine import environment
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULT = Path(__file__).parent / "results" / "grading.json"
+ROOT = Path(__file__).resolve().parents[2]
+RESULT = ROOT / "bench" / "results" / "grading.json"
 LESSON = "01_warm_up"
 CORES = 2
 TARGET = 4.0  # times stock nbgrader's throughput
@@ -131,7 +131,7 @@ def _differences(points: dict[str, dict[str, dict[str, float | None]]]) -> list[
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.grading", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.grading.throughput", description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULT, metavar="FILE")
     parser.add_argument("--commit", help="the commit that is measured, where there is no repository")
     arguments = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""Grades a lesson's submissions through the judge: `python -m bench.submissions 03_build` writes the table.
+"""Grades a lesson's submissions through the judge: `python -m bench.grading.submissions 03_build` writes the table.
 
 No wrong one may get the points of what it breaks, no right one may lose any; the table says what each was told.
 """
@@ -21,8 +21,8 @@ import kernels
 from autograder import registry
 from autograder.judge.judge import Judge
 from autograder.judge.judgement import CheckResult
-from bench import submissions_03_build, submissions_04_design
-from bench.submission import ROOT, Submission, lesson
+from bench.grading import submissions_03_build, submissions_04_design
+from bench.grading.submission import ROOT, Submission, lesson
 
 LESSONS = {each.LESSON: each.submissions for each in (submissions_03_build, submissions_04_design)}
 
@@ -71,7 +71,7 @@ def table(
     lines = [
         f"# Submissions of lesson {lesson_name}",
         "",
-        f"Judged on {kernels.describe()} by `python -m bench.submissions {lesson_name}`, hidden suites, {len(rows)} of "
+        f"Judged on {kernels.describe()} by `python -m bench.grading.submissions {lesson_name}`, hidden suites, {len(rows)} of "
         f"{num_chosen} submissions in {seconds:.0f} s.",
         "",
         f"- {len(wrong)} wrong: {kept} lose the points of what they break; {len(named)} ({100 * len(named) // max(1, len(wrong))} %) are told "
@@ -91,7 +91,7 @@ def table(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.submissions", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.grading.submissions", description=__doc__)
     parser.add_argument("lesson", choices=LESSONS)
     parser.add_argument("--out", type=Path, help="default: bench/results/submissions_LESSON_{cpu,gpu}.md")
     parser.add_argument(

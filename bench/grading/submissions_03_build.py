@@ -11,7 +11,7 @@ import re
 from nbformat import NotebookNode
 
 from autograder import registry
-from bench.submission import Submission, copy_of, from_check, lesson
+from bench.grading.submission import Submission, copy_of, from_check, lesson
 
 LESSON = "03_build"
 _MARKS = re.compile(r"^\s*### (BEGIN|END) SOLUTION\n", re.M)

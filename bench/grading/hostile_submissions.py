@@ -1,4 +1,4 @@
-"""Hostile and unlucky submissions of lesson 1, from tests/submissions/hostile: shared by the tests and `bench.hostile`.
+"""Hostile and unlucky submissions of lesson 1, from tests/submissions/hostile: shared by the tests and `bench.grading.hostile`.
 
 Each file changes cells of a right submission, in the format of `autograder.grading.sample_class`, with three more things: a
 cell's tags are taken over, the line `# <the right answer>` stands for the solution's text, and `<null>` for a null byte. Three
@@ -20,7 +20,7 @@ from autograder.grading.sample_class import apply
 from autograder.judge.rebuild import HIDDEN
 from autograder.lesson import read_lesson
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LESSON = "01_warm_up"
 FOLDER = ROOT / "tests" / "submissions" / "hostile"
 _HEADER = re.compile(r"# (?P<what>.+)\n# catalogue: (?P<numbers>[\d, ]+)\n# lost: (?P<lost>.+)\n")

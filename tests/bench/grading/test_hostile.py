@@ -2,8 +2,8 @@
 
 import json
 
-from bench.hostile import render
-from bench.hostile_submissions import ROOT, attacks, expected
+from bench.grading.hostile import render
+from bench.grading.hostile_submissions import ROOT, attacks, expected
 
 RESULT = json.loads((ROOT / "bench" / "results" / "hostile.json").read_text(encoding="utf-8"))
 

@@ -6,8 +6,8 @@ import pytest
 
 from autograder import registry
 from autograder.registry import Check, Misconception
-from bench import hidden_draws
-from bench.hidden_draws import OUT, Row, examine, table
+from bench.grading import hidden_draws
+from bench.grading.hidden_draws import OUT, Row, examine, table
 
 
 def test_a_mistake_that_shows_on_some_draws_only_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

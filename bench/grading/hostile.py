@@ -1,6 +1,6 @@
-"""The hostile submissions of `bench.hostile_submissions`, graded by stock nbgrader and by the judge, side by side.
+"""The hostile submissions of `bench.grading.hostile_submissions`, graded by stock nbgrader and by the judge, side by side.
 
-    python -m bench.hostile --out bench/results/hostile.json --table docs/stock-and-judge.md
+    python -m bench.grading.hostile --out bench/results/hostile.json --table docs/stock-and-judge.md
 
 Stock nbgrader runs with its own default configuration in a temporary course, itself inside bubblewrap: what its kernel does
 reaches that course and nothing else of this machine.
@@ -29,7 +29,7 @@ import nbformat
 from autograder.judge import processes
 from autograder.judge.judge import Judge
 from autograder.judge.sandbox import Limits, require
-from bench.hostile_submissions import (
+from bench.grading.hostile_submissions import (
     LESSON,
     ROOT,
     Attack,
@@ -207,7 +207,7 @@ def render(result: dict[str, Any]) -> str:
     lines = [
         "# Stock nbgrader and the judge, on the same submissions",
         "",
-        f"Made by `python -m bench.hostile` on {result['made'][:10]}: lesson `{result['lesson']}`, {full:g} points of tests, "
+        f"Made by `python -m bench.grading.hostile` on {result['made'][:10]}: lesson `{result['lesson']}`, {full:g} points of tests, "
         f"nbgrader {result['nbgrader']} with its own defaults, {result['device']}.",
         "Each submission is right except for what is said of it. The catalogue's numbers are those of",
         "`tests/autograder/judge/catalogue.md`. *Earned* is what an honest grader gives. After each one, in the same run, "
@@ -249,7 +249,7 @@ def _stock_words(row: dict[str, Any]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.hostile", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.grading.hostile", description=__doc__)
     parser.add_argument("--out", type=Path, help="where the JSON goes")
     parser.add_argument("--table", type=Path, help="where the Markdown table goes; printed too")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""What `bench.submissions` judges: a learner's notebook, and what is to come of it."""
+"""What `bench.grading.submissions` judges: a learner's notebook, and what is to come of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from autograder.grading.sample_class import answer
 from autograder.lesson import read_lesson
 from autograder.registry import Check
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autograder import registry
-from bench.submission import Submission, from_check
+from bench.grading.submission import Submission, from_check
 
 LESSON = "04_design"
 CHECKS = (
