@@ -12,6 +12,7 @@ import kernels
 from autograder import watched
 from autograder.checks import paged_cases, split_kv_race
 from autograder.failure import AnswerProblem
+from autograder.judge.session import Session
 from autograder.suite import Suite
 from course import gpu_timing
 
@@ -57,6 +58,22 @@ def test_an_output_that_is_remembered_is_wrong() -> None:
     assert not any(
         torch.equal(output, 3 * query) for output, query in zip(seen["outputs"], QUERIES, strict=True)
     )
+
+
+def test_it_is_the_same_in_the_judges_worker(session: Callable[[str], Session]) -> None:
+    made = session(
+        "from course import gpu_timing\n"
+        "def times_us(call, *, runs, before):\n"
+        "    results = [(before(run), call())[1] for run in range(runs)]\n"
+        "    return [1.0] * runs, results\n"
+        "gpu_timing.times_us = times_us\n"
+        "def function(query, num_splits):\n    return num_splits * query\n"
+        "def rival(query):\n    return query\n"
+    )
+    query = torch.full((1, 2), -1.0)
+    seen = watched.race(made.get("function"), made.get("rival"), {"query": query}, [3], QUERIES)
+    assert torch.equal(torch.stack(seen["outputs"]), 3 * QUERIES)
+    assert query.eq(-1.0).all()
 
 
 def test_what_is_no_race_is_refused() -> None:
