@@ -7,6 +7,7 @@ lies outside a tensor with zeros, shared memory starts as NaN, and a product of 
 it is waited for, so that a tile that was given back too early has been overwritten by then.
 """
 
+import importlib
 import sys
 import threading
 import types
@@ -16,6 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+import kernels
+from kernels import runtime
 
 WAIT_SECONDS = 30.0  # nothing takes that long unless it never comes
 _program = threading.local()
@@ -417,3 +421,16 @@ def emulated_gluon():
                 del sys.modules[name]
             else:
                 sys.modules[name] = module
+
+
+def emulate(monkeypatch, *names):
+    """Load these modules of `kernels` anew, over the emulation, and have the CPU pass for a machine that runs them."""
+    with emulated_gluon():
+        for name in names:
+            monkeypatch.delitem(sys.modules, f"kernels.{name}", raising=False)
+        modules = [importlib.import_module(f"kernels.{name}") for name in names]
+    for name, module in zip(names, modules, strict=True):
+        monkeypatch.setitem(sys.modules, f"kernels.{name}", module)
+        monkeypatch.setattr(kernels, name, module, raising=False)
+    monkeypatch.setattr(runtime, "hopper_objection", lambda device, kernel_module: None)
+    return modules

@@ -4,7 +4,6 @@ As in test_hopper_prefill.py the emulation shows that the program computes the r
 end; registers, layouts and speed show on a GPU alone.
 """
 
-import importlib
 import json
 import math
 import os
@@ -22,10 +21,9 @@ import kernels
 from kernels import hopper_decode, merge, runtime
 from kernels.options import ScoreOptions
 from tests.kernels.batches import Spec, assert_attention_right, make_batch
-from tests.kernels.gluon_emulator import emulated_gluon
+from tests.kernels.gluon_emulator import emulate
 from tests.kernels.test_decode import options_of
 
-KERNEL_MODULE = "kernels.hopper_decode_kernel"
 SCRIPT = Path(__file__).parent / "compile_hopper_decode.py"
 HALF_OF_SHARED_MEMORY = 233472 // 2 - 1024  # bytes for a program of two on a multiprocessor
 
@@ -58,12 +56,7 @@ def batch_of(name, lengths, dtype, device):
 @pytest.fixture
 def emulated(monkeypatch):
     """The CPU, with Gluon emulated and three multiprocessors."""
-    with emulated_gluon():
-        monkeypatch.delitem(sys.modules, KERNEL_MODULE, raising=False)
-        module = importlib.import_module(KERNEL_MODULE)
-    monkeypatch.setitem(sys.modules, KERNEL_MODULE, module)
-    monkeypatch.setattr(kernels, "hopper_decode_kernel", module, raising=False)
-    monkeypatch.setattr(runtime, "hopper_objection", lambda device, kernel_module: None)
+    (module,) = emulate(monkeypatch, "hopper_decode_kernel")
     monkeypatch.setattr(runtime, "num_multiprocessors", lambda device: 3)
     for waits in (module, merge):
         monkeypatch.setattr(waits, "gdc_wait", lambda: None)

@@ -4,7 +4,6 @@ As in test_hopper_prefill.py the emulation shows that the program computes the r
 end, whatever the number of tiles; what the tensor cores and the copy engine do is for the GPU to show.
 """
 
-import importlib
 import json
 import math
 import os
@@ -16,12 +15,11 @@ import pytest
 import torch
 
 import kernels
-from kernels import hopper_latent, runtime
+from kernels import hopper_latent
 from kernels.hopper_latent import latent_decode_hopper
-from tests.kernels.gluon_emulator import emulated_gluon
+from tests.kernels.gluon_emulator import emulate
 from tests.kernels.test_latent import assert_latent_right, random_latents
 
-KERNEL_MODULE = "kernels.hopper_latent_kernel"
 SCRIPT = Path(__file__).parent / "compile_hopper_latent.py"
 HOPPER_SHARED_MEMORY = 227 * 1024  # bytes that one program can have
 
@@ -43,12 +41,7 @@ def hopper(device):
 @pytest.fixture
 def emulated(monkeypatch):
     """The CPU, with Gluon emulated."""
-    with emulated_gluon():
-        monkeypatch.delitem(sys.modules, KERNEL_MODULE, raising=False)
-        module = importlib.import_module(KERNEL_MODULE)
-    monkeypatch.setitem(sys.modules, KERNEL_MODULE, module)
-    monkeypatch.setattr(kernels, "hopper_latent_kernel", module, raising=False)
-    monkeypatch.setattr(runtime, "hopper_objection", lambda device, kernel_module: None)
+    emulate(monkeypatch, "hopper_latent_kernel")
     return torch.device("cpu")
 
 

@@ -4,7 +4,6 @@ The emulation (gluon_emulator.py) shows on a CPU that the program computes the r
 that the tensor cores and the copy engine do what it takes them to do is for the GPU to show.
 """
 
-import importlib
 import json
 import math
 import os
@@ -17,12 +16,11 @@ from pathlib import Path
 import pytest
 import torch
 
-import kernels
 from kernels import hopper_prefill, runtime
 from kernels.hopper_prefill import paged_prefill_hopper
 from tests.kernels import gluon_emulator
 from tests.kernels.batches import SPECS, Spec, assert_attention_right, make_batch
-from tests.kernels.gluon_emulator import emulated_gluon
+from tests.kernels.gluon_emulator import emulate
 
 # What is written in Gluon, the entry last.
 KERNEL_MODULES = [f"hopper_prefill_{part}" for part in ("tiles", "producer", "consumer", "kernel")]
@@ -93,16 +91,9 @@ def hopper(device):
 @pytest.fixture
 def emulated(monkeypatch):
     """The CPU, with Gluon emulated and three multiprocessors."""
-    with emulated_gluon():
-        for name in KERNEL_MODULES:
-            monkeypatch.delitem(sys.modules, f"kernels.{name}", raising=False)
-        modules = {name: importlib.import_module(f"kernels.{name}") for name in KERNEL_MODULES}
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, f"kernels.{name}", module)
-        monkeypatch.setattr(kernels, name, module, raising=False)
+    emulate(monkeypatch, *KERNEL_MODULES)
     counter = torch.zeros(4, dtype=torch.int32)
     monkeypatch.setattr(hopper_prefill, "_take_counter", lambda device: counter)
-    monkeypatch.setattr(runtime, "hopper_objection", lambda device, kernel_module: None)
     monkeypatch.setattr(runtime, "num_multiprocessors", lambda device: 3)
     yield torch.device("cpu")
     assert counter.tolist() == [0, 0, 0, 0]
