@@ -7,7 +7,7 @@ import pytest
 from bench import kernel_times, serving_agreement
 from bench.cases import CASES, Case
 from bench.result_file import RESULTS
-from bench.serving_agreement import LAUNCH_US, Row, bench_name, cases, step_of, table
+from bench.serving_agreement import AGREE, APART, LAUNCH_US, NOTHING, Row, bench_name, cases, step_of, table
 from course.serving import kernel_times as replayed
 
 
@@ -68,10 +68,12 @@ def test_everybody_has_a_counterpart_in_the_benchmark():
 def test_apart_is_further_than_both_spreads():
     near = Row("a", "ours", [100.0, 102.0, 101.0], [97.0, 98.0, 96.0], 99.0)
     far = Row("b", "ours", [100.0, 102.0, 101.0], [86.0, 87.0, 86.5], 99.0)
-    assert (near.apart_us, near.allowed_us, near.agrees) == (4.0, 4.0 + LAUNCH_US, True)
-    assert (far.apart_us, far.allowed_us, far.agrees) == (14.5, 3.0 + LAUNCH_US, False)
-    text = table([near, far], "a GPU")
-    assert "1 of 2 agree" in text
+    busy = Row("c", "ours", [100.0, 102.0, 400.0], [86.0, 87.0, 86.5], 99.0)
+    assert (near.apart_us, near.allowed_us, near.verdict) == (4.0, 4.0 + LAUNCH_US, AGREE)
+    assert (far.apart_us, far.allowed_us, far.verdict) == (14.5, 3.0 + LAUNCH_US, APART)
+    assert busy.verdict == NOTHING
+    text = table([near, far, busy], "a GPU")
+    assert "1 of 2 agree; 1 say nothing" in text
     assert text.count("**apart**") == 1
 
 
