@@ -9,7 +9,7 @@ import torch
 from autograder import cuda_fault
 from autograder.failure import Problem
 from autograder.known_mistakes import KnownMistakes
-from autograder.outcome import Outcome, outcome_of
+from autograder.outcome import Outcome, outcome_of, problem_of
 from autograder.registry import Answer, Check, Misconception, Output
 from autograder.suite import Case, Suite
 from autograder.verdict import Failure, Verdict
@@ -50,7 +50,7 @@ def _examine_one(check: Check, answer: Answer, suite: Suite, place: str, mistake
         outcomes.append(outcome_of(check, answer, case))
         if outcomes[-1].gpu_lost:
             return _lost(check, suite, place, cases, outcomes, mistakes)
-    problems = [_problem(check, case, outcome) for case, outcome in zip(cases, outcomes, strict=True)]
+    problems = [problem_of(check, case, outcome) for case, outcome in zip(cases, outcomes, strict=True)]
     failing = [i for i, problem in enumerate(problems) if problem is not None]
     failures = tuple(Failure(case.label, p) for case, p in zip(cases, problems, strict=True) if p is not None)
     verdict = Verdict(
@@ -94,10 +94,6 @@ def _with_name(verdict: Verdict, found: tuple[str, str, bool] | None) -> Verdict
         return verdict
     name, message, exact = found
     return replace(verdict, misconception=name, misconception_message=message, exact=exact)
-
-
-def _problem(check: Check, case: Case, outcome: Outcome) -> Problem | None:
-    return outcome.problem if outcome.output is None else check.inspect(outcome.output, case)
 
 
 def _diagnose(

@@ -41,6 +41,11 @@ class Outcome:
         return replace(self, output=output)
 
 
+def problem_of(check: Check, case: Case, outcome: Outcome) -> Problem | None:
+    """What is wrong with it, or None."""
+    return outcome.problem if outcome.output is None else check.inspect(outcome.output, case)
+
+
 def outcome_of(check: Check, answer: Answer, case: Case) -> Outcome:
     """Never raises because of what the answer does, short of ending the process."""
     try:

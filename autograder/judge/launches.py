@@ -18,10 +18,13 @@ import torch
 
 @dataclass
 class Launches:
-    """ran: how often, by the kernel's module and name. programs_on_keys: of the launches that were handed the key cache."""
+    """ran: how often, by the kernel's module and name. programs_on_keys: of the launches that were handed the key cache.
+    handed: the memory that launches were handed, by address.
+    """
 
     ran: Counter[tuple[str, str]] = field(default_factory=Counter)
     programs_on_keys: int = 0
+    handed: dict[int, torch.UntypedStorage] = field(default_factory=dict)
 
     def own(self) -> Counter[str]:
         return Counter({name: n for (module, name), n in self.ran.items() if not _is_ours(module)})
@@ -52,7 +55,9 @@ def watched(key_cache: torch.Tensor) -> Iterator[Launches]:
             if not warmup:
                 found.ran[(str(self.fn.__module__)[:100], str(self.fn.__name__)[:100])] += 1
                 tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
-                if shapes and any(tensor.untyped_storage().data_ptr() == keys for tensor in tensors):
+                memory = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors}
+                found.handed |= memory
+                if shapes and keys in memory:
                     found.programs_on_keys += math.prod(shapes[-1])
             return result
 
@@ -62,13 +67,19 @@ def watched(key_cache: torch.Tensor) -> Iterator[Launches]:
         yield found
 
 
-def make_no_difference(function: Callable[..., Any], given: dict[str, Any], result: Any) -> bool:
+def make_no_difference(
+    function: Callable[..., Any], given: dict[str, Any], result: Any, launched: Launches
+) -> bool:
     """Whether `function` returns the same when its own kernels do nothing, so that something else computes it.
 
-    Tensors that are not filled hold NaN meanwhile: one may come to lie where the kernels' output was.
+    launched: by the call that gave `result`. What those launches were handed, but for the arguments, holds NaN meanwhile, since
+    a function may keep it; and so do tensors that are not filled, which may come to lie where the kernels' output was.
     """
     if not isinstance(result, torch.Tensor) or not bool((result != 0).any()):
         return False
+    right = result.double()
+    arguments = {v.untyped_storage().data_ptr() for v in given.values() if isinstance(v, torch.Tensor)}
+    memory = [storage for address, storage in launched.handed.items() if address not in arguments]
 
     def idle(run: Any) -> Any:
         def maybe(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
@@ -78,15 +89,29 @@ def make_no_difference(function: Callable[..., Any], given: dict[str, Any], resu
 
         return maybe
 
-    with _in_place_of_run(idle), _nothing_is_left_in_memory():
+    with _spoilt(memory), _in_place_of_run(idle), _nothing_is_left_in_memory():
         try:
             without = function(*given.values())
         except Exception:  # it looks at what the kernels wrote
             return False
-    if not isinstance(without, torch.Tensor) or without.shape != result.shape:
-        return False
-    difference = (without.double() - result.double()).abs().max()
-    return bool(difference <= 0.01 * result.double().abs().max())
+        if not isinstance(without, torch.Tensor) or without.shape != right.shape:
+            return False
+        difference = (without.double() - right).abs().max()
+    return bool(difference <= 0.01 * right.abs().max())
+
+
+@contextmanager
+def _spoilt(memory: list[torch.UntypedStorage]) -> Iterator[None]:
+    """Within the block it holds nothing but ones in every bit: NaN in every dtype of floating point."""
+    held = [torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage) for storage in memory]
+    kept = [one.clone() for one in held]
+    for one in held:
+        one.fill_(255)
+    try:
+        yield
+    finally:
+        for one, before in zip(held, kept, strict=True):
+            one.copy_(before)
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def observed(
         result, seen = (_recorded if kernels.INTERPRET else _measured)(function, given)
     own = launched.own()
     seen["computed_elsewhere"] = (
-        bool(own) and not spread and launches.make_no_difference(function, given, result)
+        bool(own) and not spread and launches.make_no_difference(function, given, result, launched)
     )
     if not seen["recorded"]:
         seen["readers"] = launched.programs_on_keys

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import kernels
 from autograder import registry
-from autograder.outcome import outcome_of
+from autograder.outcome import outcome_of, problem_of
 from autograder.registry import Answer, Check
 from autograder.suite import Suite
 from bench.grading.submission import ROOT
@@ -52,12 +52,9 @@ def examine(name: str) -> list[Row]:
 
 
 def passes(check: Check, answer: Answer, suite: Suite) -> bool:
-    for case in check.cases(suite):
-        outcome = outcome_of(check, answer, case)
-        problem = outcome.problem if outcome.output is None else check.inspect(outcome.output, case)
-        if problem is not None:
-            return False
-    return True
+    return all(
+        problem_of(check, case, outcome_of(check, answer, case)) is None for case in check.cases(suite)
+    )
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -107,6 +107,15 @@ def test_a_kernel_that_runs_for_show_is_told(judges: dict[str, Judge], returned:
     assert "something else computes the output" in " ".join(message.split())
 
 
+def test_memory_that_is_kept_between_calls_accuses_nobody(judges: dict[str, Judge]) -> None:
+    """The output of a call whose kernels did nothing is there from the call before."""
+    assert DECODE_TRITON.count("torch.empty_like(query)") == 1
+    kept = "_KEPT.setdefault((query.shape, query.dtype), torch.empty_like(query))"
+    code = "_KEPT = {}\n" + DECODE_TRITON.replace("torch.empty_like(query)", kept)
+    points, message = _judged(judges[TRITON], code, TRITON)
+    assert points == 4, message
+
+
 @pytest.mark.skipif(not kernels.INTERPRET, reason="a GPU does not say where a kernel goes astray")
 def test_a_kernel_out_of_bounds_costs_no_worker(judges: dict[str, Judge]) -> None:
     code = DECODE_TRITON.replace(
