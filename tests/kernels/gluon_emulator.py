@@ -1,10 +1,10 @@
 """Run a Gluon program on the CPU, threads for its partitions, to test what it computes and that it comes to an end.
 
-Triton has no interpreter for Gluon. This stands in for the part of it that the Hopper programs in kernels/ use: whole numbers are Python's, tensors are torch's, shared memory is too, and layouts are nothing.
-What can go wrong in such a program is kept: barriers have phases and counts (an arrival too many is an error, a wait without
-end too), the copy engine fills what
-lies outside a tensor with zeros, shared memory starts as NaN, and a product of the tensor cores reads its operands only when
-it is waited for, so that a tile that was given back too early has been overwritten by then.
+Triton has no interpreter for Gluon. This stands in for the part of it that the Hopper programs in kernels/ use: whole
+numbers are Python's, tensors are torch's, shared memory is too, and layouts are nothing. What can go wrong in such a program
+is kept: barriers have phases and counts (an arrival too many is an error, a wait without end too), the copy engine fills
+what lies outside a tensor with zeros, shared memory starts as NaN, and a product of the tensor cores reads its operands only
+when it is waited for, so that a tile that was given back too early has been overwritten by then.
 """
 
 import importlib
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 
 import kernels
@@ -424,13 +425,18 @@ def emulated_gluon():
 
 
 def emulate(monkeypatch, *names):
-    """Load these modules of `kernels` anew, over the emulation, and have the CPU pass for a machine that runs them."""
+    """Load these modules of `kernels` anew, over the emulation, and have the CPU pass for a machine that runs them.
+
+    After the test they are what they were before: on a machine with a GPU the same process may run the real ones.
+    """
+    if not runtime.INTERPRET:
+        pytest.skip("beside the emulation Triton's kernels run, in the interpreter")
     with emulated_gluon():
         for name in names:
-            monkeypatch.delitem(sys.modules, f"kernels.{name}", raising=False)
+            # Remembered first: what is not loaded yet, or not an attribute yet, is so again afterwards.
+            monkeypatch.setitem(sys.modules, f"kernels.{name}", None)
+            monkeypatch.setattr(kernels, name, None, raising=False)
+            del sys.modules[f"kernels.{name}"]
         modules = [importlib.import_module(f"kernels.{name}") for name in names]
-    for name, module in zip(names, modules, strict=True):
-        monkeypatch.setitem(sys.modules, f"kernels.{name}", module)
-        monkeypatch.setattr(kernels, name, module, raising=False)
     monkeypatch.setattr(runtime, "hopper_objection", lambda device, kernel_module: None)
     return modules
