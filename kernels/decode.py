@@ -98,6 +98,7 @@ def _paged_decode_kernel(
     TILE_SIZE: tl.constexpr,
     MIN_SPLIT_SIZE: tl.constexpr,
     FIXED_SPLIT_SIZE: tl.constexpr,
+    MAY_CUT: tl.constexpr,
     LANES: tl.constexpr,
     NUM_GROUPS: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
@@ -109,22 +110,26 @@ def _paged_decode_kernel(
 ):
     """One program: one request, one kv head, one split. Row i is the i-th query head of that kv head."""
     program = tl.program_id(0)
-    request, number, num_splits, seq_len = find_split(
-        program,
-        seq_lens_ptr,
-        num_reqs,
-        wanted,
-        window,
-        NUM_KV_HEADS,
-        MIN_SPLIT_SIZE,
-        FIXED_SPLIT_SIZE,
-        LANES,
-        NUM_GROUPS,
-    )
+    if MAY_CUT:
+        request, number, num_splits, seq_len = find_split(
+            program,
+            seq_lens_ptr,
+            num_reqs,
+            wanted,
+            window,
+            NUM_KV_HEADS,
+            MIN_SPLIT_SIZE,
+            FIXED_SPLIT_SIZE,
+            LANES,
+            NUM_GROUPS,
+        )
+    else:  # no sequence can be longer than a split
+        request, number, num_splits = program // NUM_KV_HEADS, program % NUM_KV_HEADS, 1
+        seq_len = tl.load(seq_lens_ptr + request)
     if request >= num_reqs:
         return
     request = request.to(tl.int64)
-    if number == 0:
+    if MAY_CUT and number == 0:
         tl.store(plan_ptr + request * 2, program)
         tl.store(plan_ptr + request * 2 + 1, num_splits)
 
@@ -396,6 +401,7 @@ def launch_decode(
             TILE_SIZE=tile_size,
             MIN_SPLIT_SIZE=config.min_split_size,
             FIXED_SPLIT_SIZE=fixed_split_size,
+            MAY_CUT=max_splits > 1,
             LANES=lanes,
             NUM_GROUPS=triton.cdiv(num_reqs, lanes),
             HAS_SOFTCAP=options.softcap is not None,

@@ -78,15 +78,16 @@ def launch_decode(
     num_queries_per_kv = num_heads // num_kv_heads
     # A stage of the ring is 16 KB. Five of them and the queries leave room for a second program on the
     # multiprocessor: while one computes, the other's keys arrive. Outputs of 256 columns need too many registers.
+    # 96 a thread leave a quarter of them to the merge, whose programs are there before these end: see merge.py.
     tile_size = 8192 // head_size
-    programs_together, num_stages, max_registers = (2, 5, 128) if head_size <= 128 else (1, 10, None)
+    programs_together, num_stages, max_registers = (2, 5, 96) if head_size <= 128 else (1, 10, None)
     num_programs = programs_together * runtime.num_multiprocessors(query.device)
     box = min(block_size, tile_size)
     key_desc, *key_rows = describe_rows(key_cache, box)
     value_desc, *value_rows = describe_rows(value_cache, box)
     part_outs = query.new_empty(num_programs, 2, num_queries_per_kv, head_size, dtype=torch.float32)
     part_lses = query.new_empty(num_programs, 2, num_queries_per_kv, dtype=torch.float32)
-    plan = query.new_empty(num_reqs * num_kv_heads, 2, dtype=torch.int32)
+    window = 2**31 - 1 if options.sliding_window is None else options.sliding_window
     numbers = score_numbers(scale, options)
     with torch.cuda.device_of(query):
         paged_decode_hopper_kernel[(num_programs,)](
@@ -101,9 +102,8 @@ def launch_decode(
             lse,
             part_outs,
             part_lses,
-            plan,
             num_reqs,
-            2**31 - 1 if options.sliding_window is None else options.sliding_window,
+            window,
             numbers.factor,
             numbers.cap_log2,
             *key_rows,
@@ -126,4 +126,4 @@ def launch_decode(
             maxnreg=max_registers,
             launch_pdl=True,
         )
-    launch_merge_shares(part_outs, part_lses, plan, out, lse)
+    launch_merge_shares(part_outs, part_lses, seq_lens, out, lse, window=window, tile_size=tile_size)

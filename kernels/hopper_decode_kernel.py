@@ -183,7 +183,6 @@ def _consume(
     lse_ptr,
     part_out_ptr,
     part_lse_ptr,
-    plan_ptr,
     stride_query_token,
     stride_query_head,
     stride_out_token,
@@ -200,8 +199,6 @@ def _consume(
     request_start,
     step,
     share_end,
-    steps_a_program,
-    num_longer,
     NUM_KV_HEADS: gl.constexpr,
     NUM_QUERIES_PER_KV: gl.constexpr,
     HEAD_SIZE: gl.constexpr,
@@ -238,19 +235,6 @@ def _consume(
         last_step = gl.minimum(num_steps, first_step + share_end - step)  # one past
         first = gl.maximum(seq_len - window, 0)
         first_tile = _first_tile(seq_len, window, TILE_SIZE)
-        if first_step == 0:  # for the merge: who begins the sequence, and how many programs have a part of it
-            parts = 0
-            if last_step < num_steps:
-                last_of_head = step + num_steps - 1
-                longer_end = num_longer * (steps_a_program + 1)
-                owner = last_of_head // (steps_a_program + 1)
-                if last_of_head >= longer_end:
-                    owner = num_longer + (last_of_head - longer_end) // steps_a_program
-                parts = owner - program + 1
-            sequence = request * NUM_KV_HEADS + kv_head
-            gl.store(plan_ptr + sequence * 2, program)
-            gl.store(plan_ptr + sequence * 2 + 1, parts)
-
         first_head = kv_head * NUM_QUERIES_PER_KV
         query_at = request.to(gl.int64) * stride_query_token + (first_head + query_row) * stride_query_head
         query = gl.load(
@@ -359,7 +343,6 @@ def paged_decode_hopper_kernel(
     lse_ptr,  # [num_reqs, num_heads], contiguous
     part_out_ptr,  # [programs, 2, NUM_QUERIES_PER_KV, HEAD_SIZE] float32, contiguous
     part_lse_ptr,  # [programs, 2, NUM_QUERIES_PER_KV]
-    plan_ptr,  # [num_reqs * NUM_KV_HEADS, 2]: a sequence's first program, and how many from it on have parts; 0: one wrote it all
     num_reqs,
     window,  # positions that a query sees at most
     factor,  # what a score is multiplied with: scale * log2(e), or 2 / softcap times that
@@ -427,10 +410,10 @@ def paged_decode_hopper_kernel(
             (
                 _consume,
                 (
-                    query_ptr, alibi_slopes_ptr, sinks_ptr, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, plan_ptr,
+                    query_ptr, alibi_slopes_ptr, sinks_ptr, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr,
                     stride_query_token, stride_query_head, stride_out_token, stride_out_head, seq_lens_ptr, window,
                     factor, cap_log2, query_smem, ring, full, empty, request, request_start, step, share_end,
-                    steps_a_program, num_longer, NUM_KV_HEADS, NUM_QUERIES_PER_KV, HEAD_SIZE, TILE_SIZE, STAGES,
+                    NUM_KV_HEADS, NUM_QUERIES_PER_KV, HEAD_SIZE, TILE_SIZE, STAGES,
                     HAS_SOFTCAP, HAS_ALIBI, HAS_SINKS,
                 ),
             ),
