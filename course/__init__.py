@@ -1,8 +1,9 @@
 """What makes the lessons alive: plots, a tracer, recordings of kernels, vLLM's own source and rules, and the `course` command.
 
     import course
-    from course import plots, vllm_rules
+    from course import plots
     from course.trace import trace
+    from course.vllm import rules
 
     course.record(paged_decode, query, key_cache, ...)   # what the kernel loads and stores: course/recording/
     course.softmax_steps(query, key_cache, ...)          # (m, l, acc) after each block: course/online_softmax.py
@@ -17,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from course import plots, recording, roofline, trace, vllm_index, vllm_rules, vllm_show, vllm_source
+    from course import plots, recording, roofline, trace, vllm
     from course.online_softmax import softmax_steps
     from course.recording import record
     from course.widgets.block_table.widget import show
@@ -30,10 +31,7 @@ __all__ = [
     "show",
     "softmax_steps",
     "trace",
-    "vllm_index",
-    "vllm_rules",
-    "vllm_show",
-    "vllm_source",
+    "vllm",
 ]
 
 # Functions that a notebook calls as `course.NAME`, and the module each is in.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from course.deployments import Table
-from course.vllm_rules import Deployment, explain
+from course.vllm.rules import Deployment, explain
 
 HEAD_SIZES = (16, 64, 80, 96, 128, 256)
 MLA_HEAD_SIZES = (576,)  # DeepSeek-V3's latent and rope part together
@@ -21,7 +21,7 @@ def accepts(capability: tuple[int, int], *, use_mla: bool = False) -> Table:
     """What each backend says yes to on a GPU, one question at a time, asked about common values.
 
     Everything but the value in question is held at the most usual: bfloat16, head size 128 (576 with MLA), a cache
-    in the model's dtype, no --block-size. Raises ValueError for a capability that `course.vllm_rules` does not
+    in the model's dtype, no --block-size. Raises ValueError for a capability that `course.vllm.rules` does not
     cover. Sparse backends, which only sparse models can use, are left out.
     """
     head_sizes = MLA_HEAD_SIZES if use_mla else HEAD_SIZES

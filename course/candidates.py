@@ -5,14 +5,14 @@ candidates.methods()           question 5: methods and functions, each somebody'
 candidates.inputs()            question 7: what a selector might look at
 candidates.configurations()    question 7: ten ways to start vLLM
 candidates.STATIONS            self-grading: functions to draw the way to the kernel with
-deployment_of(configuration)   one of the ten as `course.vllm_rules.Deployment`
+deployment_of(configuration)   one of the ten as `course.vllm.rules.Deployment`
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from course.deployments import Table
-from course.vllm_rules import Deployment
+from course.vllm.rules import Deployment
 
 # Question 4. The word, and what is meant.
 MODEL = {

@@ -2,7 +2,7 @@
 
 table()             the eight, as a table in a notebook
 walk(deployment)    whom vLLM asks, in which order, and what each answers
-DEPLOYMENTS         the eight by name, as `course.vllm_rules.Deployment`
+DEPLOYMENTS         the eight by name, as `course.vllm.rules.Deployment`
 CANDIDATES          what a verdict may be
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from course.vllm_rules import Deployment, candidates, explain
+from course.vllm.rules import Deployment, candidates, explain
 
 CANDIDATES = candidates()
 

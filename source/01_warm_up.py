@@ -52,7 +52,8 @@ import torch
 import autograder
 import course
 import kernels  # before anything that loads triton: without a GPU, this turns its interpreter on
-from course import backend_table, deployments, plots, vllm_rules, widgets
+from course import backend_table, deployments, plots, widgets
+from course.vllm import rules as vllm_rules
 from kernels import reference
 
 print("torch", torch.__version__)
@@ -275,7 +276,7 @@ for size in (1, 16, 128, 1024):
 # **Compute capability** is NVIDIA's version number for a GPU's instruction set: 7.5 is a T4, 8.0 an A100, 8.6 an
 # A10, 8.9 an L4 or an RTX 4090, 9.0 an H100 or H200, 10.0 a B200, 12.0 an RTX 5090.
 #
-# The order in which vLLM asks, read from the release itself (`course.vllm_rules` holds a table that was made by
+# The order in which vLLM asks, read from the release itself (`course.vllm.rules` holds a table that was made by
 # running vLLM's own code, and a test compares the two):
 
 # %% q1-priorities

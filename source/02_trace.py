@@ -56,10 +56,13 @@ import torch
 
 import autograder
 import kernels  # before anything that loads triton: without a GPU, this turns its interpreter on
-from course import candidates, one_step, vllm_index, vllm_rules, vllm_source, widgets
+from course import candidates, one_step, widgets
 from course.deployments import walk
 from course.trace import trace
-from course.vllm_show import show
+from course.vllm import index as vllm_index
+from course.vllm import rules as vllm_rules
+from course.vllm import source as vllm_source
+from course.vllm.show import show
 from kernels import backends
 
 print("torch", torch.__version__)

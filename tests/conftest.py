@@ -63,7 +63,7 @@ def device() -> torch.device:
 @pytest.fixture(scope="session")
 def released_source() -> Path:
     """vLLM 0.22.1's own files. Offline the test is skipped; in CI it fails."""
-    from course import vllm_source
+    from course.vllm import source as vllm_source
 
     try:
         return vllm_source.root()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from autograder.checks import recorded_run
 from autograder.checks.q6_paths import START, THROUGH
-from course import vllm_index
+from course.vllm import index as vllm_index
 
 Edge = tuple[str, str]
 # What each edge of a chain leads from and to, for the write and for the read.

@@ -1,6 +1,6 @@
 """Question 1: which backend vLLM 0.22.1 picks for each of eight deployments. One point for each.
 
-The truth is `course.vllm_rules.select`, which a test holds against vLLM's own code. A message says what vLLM's own
+The truth is `course.vllm.rules.select`, which a test holds against vLLM's own code. A message says what vLLM's own
 rules have against the learner's choice; it does not say what the right one is.
 """
 
@@ -14,7 +14,7 @@ from autograder.misconceptions import q1_verdicts as mistakes
 from autograder.registry import Answer, Check, Output
 from autograder.suite import Case, Suite
 from course.deployments import CANDIDATES, DEPLOYMENTS, SCENARIOS
-from course.vllm_rules import NONE, Deployment, explain, select
+from course.vllm.rules import NONE, Deployment, explain, select
 
 ANSWER = "q1_verdicts"
 HINTS = (

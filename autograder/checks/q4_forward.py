@@ -16,8 +16,8 @@ from autograder.failure import Problem
 from autograder.misconceptions import q4_forward as mistakes
 from autograder.registry import Answer, Check, Output
 from autograder.suite import Case, Suite
-from course import vllm_index
 from course.candidates import MODEL
+from course.vllm import index as vllm_index
 
 PASSED, UNKNOWN, SOURCE = PARTS = ("q4_passed", "q4_unknown", "q4_metadata_source")
 LAYER = "vllm.model_executor.layers.attention.attention:Attention"

@@ -14,9 +14,9 @@ from autograder.failure import Problem
 from autograder.misconceptions import q5_classes as mistakes
 from autograder.registry import Answer, Check, Output
 from autograder.suite import Case, Suite
-from course import vllm_index
 from course.candidates import METHODS
-from course.vllm_symbols import derives
+from course.vllm import index as vllm_index
+from course.vllm.symbols import derives
 
 ROLES, LINES = PARTS = ("q5_roles", "q5_lines")
 BASES = {

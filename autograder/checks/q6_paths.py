@@ -18,7 +18,7 @@ from autograder.failure import Problem
 from autograder.misconceptions import q6_paths as mistakes
 from autograder.registry import Answer, Check, Output
 from autograder.suite import Case, Suite
-from course import vllm_index
+from course.vllm import index as vllm_index
 
 WRITE, READ, ARGUMENTS = PARTS = ("q6_write", "q6_read", "q6_arguments")
 START = "vllm.model_executor.layers.attention.attention:Attention.forward"

@@ -1,7 +1,7 @@
 """Question 7: what vLLM's selector takes, which backend it arrives at, and how a user has a say.
 
 What it takes are the fields of `AttentionSelectorConfig`, read off the index of vLLM's source. Which backend it arrives
-at is `course.vllm_rules`' answer, which a test holds against vLLM's own code, with and without --attention-backend. In
+at is `course.vllm.rules`' answer, which a test holds against vLLM's own code, with and without --attention-backend. In
 grading a function is asked about ten more configurations, drawn afresh; a table of the ten is as good an answer.
 """
 
@@ -19,9 +19,9 @@ from autograder.failure import Problem
 from autograder.misconceptions import q7_selector as mistakes
 from autograder.registry import Answer, Check, Output
 from autograder.suite import Case, Suite
-from course import vllm_index
 from course.candidates import CONFIGURATIONS, INPUTS, USUAL, deployment_of
-from course.vllm_rules import NONE, candidates, priorities, refusals, select
+from course.vllm import index as vllm_index
+from course.vllm.rules import NONE, candidates, priorities, refusals, select
 
 INPUTS_PART, PREDICT, OVERRIDE = PARTS = ("q7_inputs", "q7_predict", "q7_override")
 VARIABLE = "VLLM_ATTENTION_BACKEND"

@@ -20,7 +20,7 @@ from autograder.failure import AnswerProblem, Problem
 from autograder.misconceptions import self_path as mistakes
 from autograder.registry import Answer, Check, Output
 from autograder.suite import Case, Suite
-from course import vllm_index
+from course.vllm import index as vllm_index
 from kernels import backends
 
 ANSWER = "q_path"

@@ -2,7 +2,7 @@
 
 One definition has many right names: "module:qualname" with the module cut short on the left, a path in the module's
 place, a dot for the colon, "file:line" of its `def` or its decorator, `torch.ops.` before an operator, the module that
-imports it for the one that defines it. `course.vllm_index` reads most of them; what means nothing, or several things,
+imports it for the one that defines it. `course.vllm.index` reads most of them; what means nothing, or several things,
 is told what was meant instead.
 """
 
@@ -13,8 +13,8 @@ import functools
 import re
 
 from autograder.checks.plain_answers import refuse, text
-from course import vllm_index
-from course.vllm_symbols import Symbol, symbols
+from course.vllm import index as vllm_index
+from course.vllm.symbols import Symbol, symbols
 
 EXPECTED = 'a name in vLLM\'s source, "module:qualname"'
 _OPERATOR = re.compile(r"^torch\.ops\.\w+\.")

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autograder.judge import confine
-from course import vllm_source
+from course.vllm import source as vllm_source
 
 HERE = Path(__file__).resolve().parent
 INSIDE = "/course"  # where the packages of the course lie in the sandbox

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autograder.judge.bubblewrap import HERE, MODULES, PACKAGES, environment, folder_of
-from course import vllm_source
+from course.vllm import source as vllm_source
 
 
 class Folder:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from autograder.registry import Misconception, RightVariant
 from course.deployments import DEPLOYMENTS, SCENARIOS
-from course.vllm_rules import NONE, Deployment, explain, priorities, refusals, select
+from course.vllm.rules import NONE, Deployment, explain, priorities, refusals, select
 
 Pick = Callable[[str, Deployment], str]
 

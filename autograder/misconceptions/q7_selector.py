@@ -2,7 +2,7 @@
 
 from autograder.registry import Misconception, RightVariant
 from course.candidates import CONFIGURATIONS, deployment_of
-from course.vllm_rules import priorities, refusals, select
+from course.vllm.rules import priorities, refusals, select
 
 
 # The solution, in which the mistakes below are made; source/02_trace.py walks through it.

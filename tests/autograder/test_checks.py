@@ -13,7 +13,7 @@ from autograder.known_mistakes import KnownMistakes
 from autograder.registry import Answer, Check, Misconception, Output, RightVariant
 from autograder.suite import Case, Suite, open_suite
 from autograder.verdict import Verdict
-from course.vllm_refs import objection, references
+from course.vllm.refs import objection, references
 
 CHECKS = [registry.get(name) for name in registry.names()]
 SEEDS = [0, 1, 20261122]

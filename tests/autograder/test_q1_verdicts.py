@@ -9,7 +9,7 @@ from autograder.examine import examine
 from autograder.suite import Suite, open_suite
 from autograder.verdict import Verdict
 from course.deployments import CANDIDATES, DEPLOYMENTS, SCENARIOS, table, walk
-from course.vllm_rules import NONE, explain, select
+from course.vllm.rules import NONE, explain, select
 
 CHECK = registry.get("q1_verdicts")
 TRUTH = {name: select(deployment) for name, deployment in DEPLOYMENTS.items()}

@@ -10,8 +10,8 @@ from autograder import CheckFailed, check, registry
 from autograder.checks.q4_forward import known, passed, unknown
 from autograder.examine import examine
 from autograder.suite import open_suite
-from course import vllm_source
 from course.candidates import MODEL
+from course.vllm import source as vllm_source
 
 CHECK = registry.get("q4_forward")
 TRUTH = dict(CHECK.solution)

@@ -10,7 +10,8 @@ from autograder.checks import recorded_run
 from autograder.checks.q6_paths import IMPL, START, THROUGH
 from autograder.examine import examine
 from autograder.suite import open_suite
-from course import vllm_index, vllm_source
+from course.vllm import index as vllm_index
+from course.vllm import source as vllm_source
 
 CHECK = registry.get("q6_paths")
 TRUTH: dict[str, Any] = dict(CHECK.solution)

@@ -9,10 +9,10 @@ from autograder import CheckFailed, check, registry
 from autograder.checks.q7_selector import VARIABLE, inputs, predicted
 from autograder.examine import examine
 from autograder.suite import Suite, open_suite
-from course import vllm_source
 from course.candidates import CONFIGURATIONS, INPUTS, USUAL, deployment_of
-from course.vllm_extract import judge
-from course.vllm_rules import NONE
+from course.vllm import source as vllm_source
+from course.vllm.extract import judge
+from course.vllm.rules import NONE
 
 CHECK = registry.get("q7_selector")
 TRUTH: dict[str, Any] = dict(CHECK.solution)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from course import vllm_source
+from course.vllm import source as vllm_source
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 PASSAGE = """\
 import os
 os.environ["COURSE_VLLM_SOURCE"] = {folder!r}
-from course.vllm_show import show
+from course.vllm.show import show
 show("flash_attn.py", "FlashAttentionImpl.do_kv_cache_update", mark=["slot_mapping"])"""
 TREE = """\
 import torch

@@ -3,7 +3,7 @@
 import pytest
 
 from course import backend_table, deployments
-from course.vllm_rules import select
+from course.vllm.rules import select
 
 
 def rows(capability: tuple[int, int], use_mla: bool = False) -> dict[str, dict[str, str]]:

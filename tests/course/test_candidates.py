@@ -2,8 +2,9 @@
 
 import pytest
 
-from course import candidates, vllm_index
+from course import candidates
 from course.candidates import CONFIGURATIONS, INPUTS, METHODS, MODEL, STATIONS, USUAL, deployment_of
+from course.vllm import index as vllm_index
 
 
 @pytest.mark.parametrize(

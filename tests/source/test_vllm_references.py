@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from course.vllm_refs import Reference, objection, references, stale_names, texts
+from course.vllm.refs import Reference, objection, references, stale_names, texts
 
 ROOT = Path(__file__).parents[2]
 SELECTOR = "vllm/v1/attention/selector.py"
@@ -145,7 +145,7 @@ def test_names_that_the_release_does_not_have(text):
 
 
 def test_what_is_said_to_be_gone_must_be_gone(monkeypatch):
-    monkeypatch.setattr("course.vllm_refs.GONE", {"VLLM_BATCH_INVARIANT"})
+    monkeypatch.setattr("course.vllm.refs.GONE", {"VLLM_BATCH_INVARIANT"})
     assert stale_names("VLLM_BATCH_INVARIANT", flags=True) == [(1, "vLLM 0.22.1 has VLLM_BATCH_INVARIANT")]
 
 

@@ -1,4 +1,4 @@
-"""Who computes attention for a deployment: a form over `course.vllm_rules`."""
+"""Who computes attention for a deployment: a form over `course.vllm.rules`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from course.deployments import CANDIDATES, SCENARIOS, Table
-from course.vllm_rules import NONE, Deployment, explain, place, select, table
+from course.vllm.rules import NONE, Deployment, explain, place, select, table
 
 __all__ = ["Chooser"]
 
@@ -29,7 +29,7 @@ FEATURES = ("use_mla", "has_sink", "use_sparse", "use_mm_prefix", "use_non_causa
 class Chooser:
     """A deployment that can be changed, and what vLLM 0.22.1 says of it.
 
-    deployment: the `course.vllm_rules.Deployment` in hand. guess_first: after each change the verdicts stay hidden
+    deployment: the `course.vllm.rules.Deployment` in hand. guess_first: after each change the verdicts stay hidden
     until somebody has said who will be chosen.
     """
 

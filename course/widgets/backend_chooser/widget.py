@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from course.vllm_rules import Deployment, select
+from course.vllm.rules import Deployment, select
 from course.widgets.backend_chooser.model import Chooser
 from course.widgets.view import View
 

@@ -14,7 +14,7 @@ from autograder.judge import sandbox as sandbox_module
 from autograder.judge.judgement import CRASHED, MEMORY, TIMEOUT
 from autograder.judge.sandbox import Sandbox, SandboxUnavailable, gpu_nodes
 from autograder.judge.session import Fault, Session
-from course import vllm_source
+from course.vllm import source as vllm_source
 
 ROOT = Path(__file__).resolve().parents[3]
 Make = Callable[..., Session]
@@ -62,7 +62,7 @@ def test_nothing_of_the_course_and_no_home_is_there(attempt: Callable[[str], str
 
 
 def test_vllms_source_is_there_for_reading_or_is_not_waited_for(attempt: Callable[[str], str]) -> None:
-    where = "__import__('course.vllm_source').vllm_source"
+    where = "__import__('course.vllm.source').vllm.source"
     text = attempt(f"{where}.read('vllm/v1/attention/selector.py')")
     if vllm_source.cache_folder().is_dir():
         assert "class AttentionSelectorConfig" in text

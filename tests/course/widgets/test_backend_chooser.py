@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from course import vllm_rules, widgets
+from course import widgets
 from course.deployments import DEPLOYMENTS
+from course.vllm import rules as vllm_rules
 from course.widgets.backend_chooser.model import Chooser
 
 

@@ -1,9 +1,9 @@
 """Tabulate vLLM 0.22.1's choice of an attention backend by running vLLM's own code.
 
-    python -m course.vllm_extract            writes data/vllm_0_22_1.json
-    python -m course.vllm_extract --judge    reads deployments as JSON, answers what vLLM itself makes of them
+    python -m course.vllm.extract            writes course/data/vllm_0_22_1.json
+    python -m course.vllm.extract --judge    reads deployments as JSON, answers what vLLM itself makes of them
 
-`course.vllm_stubs` says which of vLLM's files are executed and what is assumed of the machine. For every
+`course.vllm.stubs` says which of vLLM's files are executed and what is assumed of the machine. For every
 backend in a priority list every rule is asked for every value that it may depend on: the GPU, batch
 invariance, head sizes and block sizes from 1 to 1024, every dtype. `validate_configuration`'s reasons are
 taken from its answers, its places from its syntax tree. Nothing is known here but the names of the rules.
@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
-from course import vllm_source
-from course.vllm_rules import TABLE, Deployment
+from course.vllm import source
+from course.vllm.rules import TABLE, Deployment
 
 CAPABILITIES = [(7, 0), (7, 2), (7, 5), (8, 0), (8, 6), (8, 7), (8, 9)]
 CAPABILITIES += [(9, 0), (10, 0), (10, 1), (10, 3), (11, 0), (12, 0), (12, 1)]
@@ -59,7 +59,7 @@ def extract() -> dict[str, Any]:
     """The table, from vLLM's source. Takes over the name `vllm`: call it in a process of its own."""
     import torch
 
-    from course.vllm_stubs import Release
+    from course.vllm.stubs import Release
 
     release = Release()
     kv_cache_dtypes = [None, *_literal("vllm/config/cache.py", "CacheDType")]
@@ -72,8 +72,8 @@ def extract() -> dict[str, Any]:
         for name in sorted(names, key=order.index)
     }
     return {
-        "release": f"vllm {vllm_source.VERSION}",
-        "wheel_sha256": vllm_source.WHEEL_SHA256,
+        "release": f"vllm {source.VERSION}",
+        "wheel_sha256": source.WHEEL_SHA256,
         "covered": {
             "capability": [list(capability) for capability in CAPABILITIES],
             "dtype": DTYPES,
@@ -96,7 +96,7 @@ def judge(
     """
     wishes = itertools.chain(named, itertools.repeat(None))
     asked = json.dumps([{**asdict(one), "named": wish} for one, wish in zip(deployments, wishes)])  # noqa: B905
-    command = [sys.executable, "-m", "course.vllm_extract", "--judge"]
+    command = [sys.executable, "-m", "course.vllm.extract", "--judge"]
     done = subprocess.run(command, input=asked, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"vLLM's own selection did not run:\n{done.stderr}")
@@ -123,7 +123,7 @@ def _literal(path: str, name: str) -> list[str]:
     """The values of a `name = Literal[...]`; read, because pydantic's part of the file is a stub."""
     import ast
 
-    for node in ast.parse(vllm_source.read(path)).body:
+    for node in ast.parse(source.read(path)).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
             assert isinstance(node.value, ast.Subscript)
             return [str(value) for value in ast.literal_eval(node.value.slice)]
@@ -170,8 +170,8 @@ def _priorities(release: Any, kv_cache_dtypes: list[str | None]) -> list[dict[st
 def _rules(release: Any, attn_types: list[str], torch: Any) -> list[dict[str, Any]]:
     """validate_configuration's reasons, in its order, from a backend that refuses one thing at a time."""
     base = release.base.AttentionBackend
-    lines = vllm_source.read(BASE).splitlines()
-    first, last = vllm_source.locate(BASE, "AttentionBackend.validate_configuration")
+    lines = source.read(BASE).splitlines()
+    first, last = source.locate(BASE, "AttentionBackend.validate_configuration")
     nothing: dict[str, Any] = dict.fromkeys(RULES.values(), False) | {
         "head_size": 64,
         "dtype": torch.float16,
@@ -284,7 +284,7 @@ def _backend(
     module = backend.__module__.replace(".", "/") + ".py"
     return {
         "class": f"{backend.__module__}.{backend.__qualname__}",
-        "place": f"{module}:{vllm_source.locate(module, backend.__qualname__)[0]}",
+        "place": f"{module}:{source.locate(module, backend.__qualname__)[0]}",
         "places": {name: _place(backend, name) for name in (*RULES, *LOOKED_UP)},
         "facts": {rule: _cases({at: found[rule] for at, found in by_machine.items()}) for rule in RULES},
     }
@@ -294,7 +294,7 @@ def _place(backend: Any, name: str) -> str:
     """path:line of the class in the method resolution order that defines the name."""
     owner = next(cls for cls in backend.__mro__ if name in vars(cls))
     path = owner.__module__.replace(".", "/") + ".py"
-    return "{}:{}".format(path, vllm_source.locate(path, f"{owner.__qualname__}.{name}")[0])
+    return "{}:{}".format(path, source.locate(path, f"{owner.__qualname__}.{name}")[0])
 
 
 def _cases(by_machine: dict[tuple[tuple[int, int], bool], Any]) -> list[dict[str, Any]]:
@@ -324,7 +324,7 @@ def _cases(by_machine: dict[tuple[tuple[int, int], bool], Any]) -> list[dict[str
 
 
 def _judge(asked: list[dict[str, Any]]) -> list[tuple[dict[str, list[str]], str]]:
-    from course.vllm_stubs import Release
+    from course.vllm.stubs import Release
 
     release = Release()
     answers = []
@@ -338,7 +338,7 @@ def _judge(asked: list[dict[str, Any]]) -> list[tuple[dict[str, list[str]], str]
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; see the module's text."""
-    parser = argparse.ArgumentParser(prog="python -m course.vllm_extract", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m course.vllm.extract", description=__doc__.split("\n")[0])
     parser.add_argument("--judge", action="store_true", help="answer the deployments on standard input")
     parser.add_argument("--stdout", action="store_true", help="print the table instead of writing it")
     options = parser.parse_args(arguments)
@@ -350,7 +350,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             TABLE.write_text(render(extract()), encoding="utf-8")
             print(f"{TABLE.name} written")
-    except vllm_source.SourceUnavailable as error:
+    except source.SourceUnavailable as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -4,11 +4,11 @@
                                    of 261 MB, of which 6 MB of Python files are kept)
     read(path)                     the text of one file, e.g. "vllm/v1/attention/selector.py"
     locate(path, qualname)         (first line, last line) of a definition, by syntax tree
-    python -m course.vllm_source   brings the source; with a path and a name it prints the place
+    python -m course.vllm.source   brings the source; with a path and a name it prints the place
 
 pip does the download, with whatever index, proxy or folder of wheels (`PIP_FIND_LINKS`, `PIP_NO_INDEX`) it
 is configured for, and holds the wheel against the hash below. What is kept lies in `$COURSE_VLLM_SOURCE` if
-that is set, else in the user's cache folder, and every file is held against `data/vllm_0_22_1_files.json`
+that is set, else in the user's cache folder, and every file is held against `course/data/vllm_0_22_1_files.json`
 each time it is read.
 """
 
@@ -26,7 +26,7 @@ from pathlib import Path, PurePosixPath
 VERSION = "0.22.1"
 WHEEL_SHA256 = "cc50536c93827a577b2bc45f038b8b866c31ed220631008521a337c9b2558f4d"
 CACHE_VARIABLE = "COURSE_VLLM_SOURCE"
-FILES = Path(__file__).parent / "data" / "vllm_0_22_1_files.json"
+FILES = Path(__file__).parents[1] / "data" / "vllm_0_22_1_files.json"
 
 # What is kept of the wheel: the attention code and what stands around it, from the scheduler's blocks to
 # the kernels' wrappers. METADATA and RECORD say what the release requires and ships.
@@ -244,7 +244,7 @@ def _check(folder: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m course.vllm_source [path [qualname]]`."""
+    """`python -m course.vllm.source [path [qualname]]`."""
     try:
         if not arguments:
             print(verify())

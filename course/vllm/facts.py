@@ -1,6 +1,6 @@
 """What vLLM's text says by its syntax tree: definitions, their lines, what they derive from and whom they call.
 
-`course.vllm_index` keeps these facts in a committed file and answers from it. Nothing of vLLM is executed. A call is
+`course.vllm.index` keeps these facts in a committed file and answers from it. Nothing of vLLM is executed. A call is
 resolved through imports, re-exports, local names, `self`, `super()` and registered torch operators; of several
 branches that bind one name (CUDA, XPU, ROCm) the first counts, which is CUDA's. Of an object whose class the text does
 not say (`layer.impl.forward(...)`) the name decides: see RECEIVERS. A method that is called is written
@@ -15,7 +15,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from course import vllm_source
+from course.vllm import source
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 OPERATORS = "torch.ops.vllm."
@@ -69,14 +69,14 @@ def module_name(path: str) -> str:
 @functools.cache
 def paths_by_module() -> dict[str, str]:
     """The kept Python files of vLLM by the name of their module."""
-    return {module_name(path): path for path in vllm_source.expected_files() if path.endswith(".py")}
+    return {module_name(path): path for path in source.expected_files() if path.endswith(".py")}
 
 
 @functools.cache
 def module(name: str) -> Module:
     """A module of vLLM that is kept. Raises KeyError for another."""
     path = paths_by_module()[name]
-    tree = ast.parse(vllm_source.read(path))
+    tree = ast.parse(source.read(path))
     return Module(name, path, tree, _definitions(tree), _imports(tree, name))
 
 
@@ -135,26 +135,26 @@ def _imports(scope: ast.AST, module_name: str) -> dict[str, str]:
                 top = alias.name.split(".")[0]
                 found.setdefault(alias.asname or top, alias.name if alias.asname else top)
         elif isinstance(node, ast.ImportFrom):
-            source = node.module or ""
+            home = node.module or ""
             if node.level:
                 is_package = paths_by_module().get(module_name, "").endswith("__init__.py")
                 parts = module_name.split(".")
                 parts = parts[: len(parts) - node.level + is_package]
-                source = ".".join([*parts, *([source] if source else [])])
+                home = ".".join([*parts, *([home] if home else [])])
             for alias in node.names:
-                found.setdefault(alias.asname or alias.name, f"{source}:{alias.name}")
+                found.setdefault(alias.asname or alias.name, f"{home}:{alias.name}")
     return found
 
 
 def follow(target: str) -> str:
     """Where an import leads: through re-exports to "module:qualname", or to a module, "module"."""
-    source, _, name = target.partition(":")
+    home, _, name = target.partition(":")
     if not name:
         return target
-    if f"{source}.{name}" in paths_by_module():
-        return f"{source}.{name}"
-    if source in paths_by_module():
-        found = module(source)
+    if f"{home}.{name}" in paths_by_module():
+        return f"{home}.{name}"
+    if home in paths_by_module():
+        found = module(home)
         # Whichever stands first: an import in CUDA's branch comes before another platform's stub.
         if name in found.imports and not _defined_before(found, name):
             return follow(found.imports[name])
@@ -175,20 +175,20 @@ def _defined_before(found: Module, name: str) -> bool:
 
 def definition(name: str) -> Definition | None:
     """The definition of "module:qualname", if the module is kept and has it."""
-    source, _, qualname = name.partition(":")
-    return module(source).definitions.get(qualname) if source in paths_by_module() else None
+    home, _, qualname = name.partition(":")
+    return module(home).definitions.get(qualname) if home in paths_by_module() else None
 
 
 def bases(name: str) -> list[str]:
     """What a class derives from: "module:qualname" where that is of vLLM, else as written, subscripts left out."""
-    source, _, _ = name.partition(":")
+    home, _, _ = name.partition(":")
     found = definition(name)
     if found is None or not isinstance(found.node, ast.ClassDef):
         return []
     written = []
     for base in found.node.bases:
         node = base.value if isinstance(base, ast.Subscript) else base
-        reached = _Scope(source, found.qualname).reach(node)
+        reached = _Scope(home, found.qualname).reach(node)
         of_vllm = reached is not None and reached.startswith("vllm.") and ":" in reached
         written.append(reached if reached and of_vllm else ast.unparse(node))
     return written
@@ -280,11 +280,11 @@ class _Scope:
 
 def calls(name: str) -> list[str]:
     """Whom a function calls, in the order of the text, each once; what is not of vLLM is left out."""
-    source, _, qualname = name.partition(":")
+    home, _, qualname = name.partition(":")
     found = definition(name)
     if found is None or not isinstance(found.node, Function):
         return []
-    scope = _Scope(source, qualname)
+    scope = _Scope(home, qualname)
     callees: dict[str, None] = {}
     for statement in found.node.body:
         for node in _own_nodes(ast.Module([statement], [])):

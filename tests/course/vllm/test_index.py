@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from course import vllm_facts, vllm_index, vllm_index_build, vllm_source, vllm_symbols
+from course.vllm import facts, index, index_build, source, symbols
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FLASH = "vllm/v1/attention/backends/flash_attn.py"
 LAYER = "vllm.model_executor.layers.attention.attention"
 WRITE = ["Attention.forward", "unified_kv_cache_update", "FlashAttentionImpl.do_kv_cache_update"]
@@ -19,24 +19,24 @@ READ = ["Attention.forward", "unified_attention_with_output", "FlashAttentionImp
 def no_source(request, monkeypatch, tmp_path):
     """Answers come without the source: it is neither in the cache nor to be had, unless a test asks for it."""
     if "released_source" not in request.fixturenames:
-        monkeypatch.setenv(vllm_source.CACHE_VARIABLE, str(tmp_path / "none"))
-        monkeypatch.setattr(vllm_source, "_download", lambda scratch: pytest.fail("the source was asked for"))
+        monkeypatch.setenv(source.CACHE_VARIABLE, str(tmp_path / "none"))
+        monkeypatch.setattr(source, "_download", lambda scratch: pytest.fail("the source was asked for"))
 
 
 def test_the_committed_index_is_what_the_source_gives(released_source):
-    committed = vllm_index_build.INDEX.read_text(encoding="utf-8")
-    assert vllm_index_build.render(vllm_index_build.build()) == committed, (
-        "run `python -m course.vllm_index_build` and commit what it writes"
+    committed = index_build.INDEX.read_text(encoding="utf-8")
+    assert index_build.render(index_build.build()) == committed, (
+        "run `python -m course.vllm.index_build` and commit what it writes"
     )
-    assert vllm_index_build.INDEX == vllm_symbols.INDEX
+    assert index_build.INDEX == symbols.INDEX
     assert len(committed) < 300_000
-    assert vllm_symbols.VERSION == vllm_source.VERSION
+    assert symbols.VERSION == source.VERSION
 
 
 def test_lines_agree_with_the_source_readers_own(released_source):
-    for path in list(vllm_index.files())[::9]:
-        defined = vllm_source.definitions(path)
-        for symbol in (each for each in vllm_symbols.symbols() if each.path == path):
+    for path in list(index.files())[::9]:
+        defined = source.definitions(path)
+        for symbol in (each for each in symbols.symbols() if each.path == path):
             assert defined[symbol.qualname] == (symbol.first, symbol.last), symbol
 
 
@@ -58,7 +58,7 @@ def test_lines_agree_with_the_source_readers_own(released_source):
     ],
 )
 def test_one_definition_has_many_names(name):
-    assert vllm_index.where(name).name == f"{LAYER}:Attention.forward"
+    assert index.where(name).name == f"{LAYER}:Attention.forward"
 
 
 @pytest.mark.parametrize(
@@ -74,22 +74,22 @@ def test_one_definition_has_many_names(name):
     ],
 )
 def test_where(name, place):
-    assert vllm_index.where(name).place == place
+    assert index.where(name).place == place
 
 
 def test_what_a_symbol_says():
-    forward = vllm_index.where("FlashAttentionImpl.forward")
+    forward = index.where("FlashAttentionImpl.forward")
     assert (forward.kind, forward.first, forward.last, forward.start) == ("method", 667, 848, 667)
     assert "attn_metadata" in forward.parameters
     assert "slot_mapping" not in forward.parameters
     assert str(forward) == f"method FlashAttentionImpl.forward, {FLASH}:667-848"
-    assert vllm_index.where("FlashAttentionImpl").bases == ("vllm.v1.attention.backend:AttentionImpl",)
-    context = vllm_index.where("set_forward_context")
+    assert index.where("FlashAttentionImpl").bases == ("vllm.v1.attention.backend:AttentionImpl",)
+    context = index.where("set_forward_context")
     assert context.start == context.first - 1, "its decorator"
-    fields = [each.qualname.partition(".")[2] for each in vllm_index.members("AttentionSelectorConfig")]
+    fields = [each.qualname.partition(".")[2] for each in index.members("AttentionSelectorConfig")]
     assert "has_sink" in fields
     assert not any("window" in field for field in fields)
-    assert vllm_index.where("FlashAttentionBackend.forward_includes_kv_cache_update").kind == "attribute"
+    assert index.where("FlashAttentionBackend.forward_includes_kv_cache_update").kind == "attribute"
 
 
 @pytest.mark.parametrize(
@@ -105,15 +105,15 @@ def test_what_a_symbol_says():
 )
 def test_a_name_of_none_or_of_several_is_refused(name, said):
     with pytest.raises(ValueError, match=f"^name: .*{said}"):
-        vllm_index.where(name)
+        index.where(name)
 
 
 def test_find_prefers_whole_names():
-    assert [symbol.name for symbol in vllm_index.find("Attention")] == [f"{LAYER}:Attention"]
-    several = vllm_index.find("do_kv_cache_update")
+    assert [symbol.name for symbol in index.find("Attention")] == [f"{LAYER}:Attention"]
+    several = index.find("do_kv_cache_update")
     assert len(several) > 5
     assert {symbol.kind for symbol in several} == {"method"}
-    assert vllm_index.find("nothing_of_that_name") == []
+    assert index.find("nothing_of_that_name") == []
 
 
 @pytest.mark.parametrize(
@@ -131,14 +131,14 @@ def test_find_prefers_whole_names():
     ],
 )
 def test_describe(place, said):
-    assert vllm_index.describe(place) == said
+    assert index.describe(place) == said
 
 
 def test_at_refuses_what_is_no_place():
-    assert vllm_index.at("backends/flash_attn.py:700").qualname == "FlashAttentionImpl.forward"
+    assert index.at("backends/flash_attn.py:700").qualname == "FlashAttentionImpl.forward"
     for place in ("flash_attn.py", "flash_attn.py:x", 667, None, "selector.py:52", "no_such.py:1"):
         with pytest.raises(ValueError, match="^place: expected"):
-            vllm_index.at(place)
+            index.at(place)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_at_refuses_what_is_no_place():
     ],
 )
 def test_a_place_that_is_right(place):
-    assert vllm_index.objection(place, "FlashAttentionImpl.forward") is None
+    assert index.objection(place, "FlashAttentionImpl.forward") is None
 
 
 @pytest.mark.parametrize(
@@ -185,30 +185,29 @@ def test_a_place_that_is_right(place):
     ],
 )
 def test_a_near_miss_is_told_what_it_hit(place, said):
-    assert said in vllm_index.objection(place, "FlashAttentionImpl.forward")
+    assert said in index.objection(place, "FlashAttentionImpl.forward")
 
 
 def test_a_decorators_line_is_right_too():
     for line in (249, 250):
-        assert vllm_index.objection(f"forward_context.py:{line}", "set_forward_context") is None
-    assert vllm_index.objection("forward_context.py:248", "set_forward_context") is not None
+        assert index.objection(f"forward_context.py:{line}", "set_forward_context") is None
+    assert index.objection("forward_context.py:248", "set_forward_context") is not None
 
 
 def test_the_two_call_paths_of_lesson_2():
-    assert vllm_index.broken_step([*WRITE, "reshape_and_cache_flash"]) is None
-    assert vllm_index.broken_step([*READ, "flash_attn_varlen_func"]) is None
-    assert vllm_index.broken_step(["LlamaAttention.forward", *READ]) is None
+    assert index.broken_step([*WRITE, "reshape_and_cache_flash"]) is None
+    assert index.broken_step([*READ, "flash_attn_varlen_func"]) is None
+    assert index.broken_step(["LlamaAttention.forward", *READ]) is None
     assert (
-        vllm_index.broken_step(["unified_kv_cache_update", "get_attention_context", "get_forward_context"])
-        is None
+        index.broken_step(["unified_kv_cache_update", "get_attention_context", "get_forward_context"]) is None
     )
-    assert vllm_index.route("Attention.forward", "reshape_and_cache_flash") == [
+    assert index.route("Attention.forward", "reshape_and_cache_flash") == [
         f"{LAYER}:Attention.forward",
         f"{LAYER}:unified_kv_cache_update",
         "vllm.v1.attention.backends.flash_attn:FlashAttentionImpl.do_kv_cache_update",
         "vllm._custom_ops:reshape_and_cache_flash",
     ]
-    assert vllm_index.route("reshape_and_cache_flash", "Attention.forward") is None
+    assert index.route("reshape_and_cache_flash", "Attention.forward") is None
 
 
 @pytest.mark.parametrize("backend", ["Triton", "FlashInfer", "FlexAttention"])
@@ -219,7 +218,7 @@ def test_every_backend_is_reached_through_the_same_call(backend):
         "FlexAttention": "FlexAttentionImpl",
     }
     forward = f"{names[backend]}.forward"
-    assert vllm_index.broken_step(["Attention.forward", "unified_attention_with_output", forward]) is None
+    assert index.broken_step(["Attention.forward", "unified_attention_with_output", forward]) is None
 
 
 @pytest.mark.parametrize(
@@ -237,15 +236,15 @@ def test_every_backend_is_reached_through_the_same_call(backend):
     ],
 )
 def test_a_broken_call_path_is_told_where(path, said):
-    assert said in vllm_index.broken_step(path)
+    assert said in index.broken_step(path)
 
 
 def test_callers_and_callees():
-    assert vllm_index.callees("FlashAttentionImpl.do_kv_cache_update") == [
+    assert index.callees("FlashAttentionImpl.do_kv_cache_update") == [
         "vllm._custom_ops:reshape_and_cache_flash"
     ]
-    assert f"{LAYER}:unified_kv_cache_update" in vllm_index.callers("FlashAttentionImpl.do_kv_cache_update")
-    assert "vllm.v1.attention.backend:AttentionImplBase.forward" in vllm_index.callees(
+    assert f"{LAYER}:unified_kv_cache_update" in index.callers("FlashAttentionImpl.do_kv_cache_update")
+    assert "vllm.v1.attention.backend:AttentionImplBase.forward" in index.callees(
         "unified_attention_with_output"
     )
 
@@ -303,9 +302,9 @@ class Tool:
 
 @pytest.fixture
 def small_vllm(monkeypatch):
-    monkeypatch.setattr(vllm_source, "read", MODULES.__getitem__)
-    monkeypatch.setattr(vllm_source, "expected_files", lambda: dict.fromkeys(MODULES, ""))
-    caches = (vllm_facts.paths_by_module, vllm_facts.module, vllm_facts.operators)
+    monkeypatch.setattr(source, "read", MODULES.__getitem__)
+    monkeypatch.setattr(source, "expected_files", lambda: dict.fromkeys(MODULES, ""))
+    caches = (facts.paths_by_module, facts.module, facts.operators)
     for cached in caches:
         cached.cache_clear()
     yield
@@ -315,7 +314,7 @@ def small_vllm(monkeypatch):
 
 def test_how_calls_are_resolved(small_vllm):
     a, impl = "vllm.v1.attention.a", "vllm.v1.attention.ops.impl"
-    assert vllm_facts.calls(f"{a}:Child.run") == [
+    assert facts.calls(f"{a}:Child.run") == [
         f"{impl}:helper",
         f"{impl}:chosen",
         f"{a}:Base.shared",
@@ -327,19 +326,19 @@ def test_how_calls_are_resolved(small_vllm):
         "vllm.v1.attention.backend:AttentionImplBase.forward",
         f"{LAYER}:Attention.forward",
     ]
-    assert vllm_facts.calls(f"{a}:Child.shadows") == [], "a parameter hides the import"
-    assert vllm_facts.calls(f"{a}:function") == [f"{impl}:late"]
-    assert vllm_facts.calls(f"{a}:Child.run.inner") == [f"{impl}:chosen"]
+    assert facts.calls(f"{a}:Child.shadows") == [], "a parameter hides the import"
+    assert facts.calls(f"{a}:function") == [f"{impl}:late"]
+    assert facts.calls(f"{a}:Child.run.inner") == [f"{impl}:chosen"]
 
 
 def test_how_definitions_are_read(small_vllm):
-    defined = vllm_facts.module("vllm.v1.attention.a").definitions
+    defined = facts.module("vllm.v1.attention.a").definitions
     assert defined["Child.run"].names == ["self", "x", "*rest", "key", "**more"]
     kinds = {name: found.kind for name, found in defined.items()}
     assert kinds["Child.size"] == "attribute"
     assert kinds["Child.run.inner"] == kinds["kernel"] == "function"
     assert kinds["Child.run"] == "method"
-    assert vllm_facts.bases("vllm.v1.attention.a:Base") == ["vllm.v1.attention.ops.impl:Tool"]
+    assert facts.bases("vllm.v1.attention.a:Base") == ["vllm.v1.attention.ops.impl:Tool"]
 
 
 @pytest.mark.parametrize(
@@ -352,13 +351,13 @@ def test_how_definitions_are_read(small_vllm):
     ],
 )
 def test_the_command(arguments, status, said, capsys):
-    assert vllm_index.main(arguments) == status
+    assert index.main(arguments) == status
     assert said in capsys.readouterr().out
 
 
 def test_the_command_that_makes_the_index_says_why_it_cannot():
     done = subprocess.run(
-        [sys.executable, "-m", "course.vllm_index_build"],
+        [sys.executable, "-m", "course.vllm.index_build"],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -366,7 +365,7 @@ def test_the_command_that_makes_the_index_says_why_it_cannot():
             "PATH": "/usr/bin:/bin",
             "PYTHONPATH": str(ROOT),
             "PIP_NO_INDEX": "1",
-            vllm_source.CACHE_VARIABLE: "/proc/none",
+            source.CACHE_VARIABLE: "/proc/none",
         },
     )
     assert done.returncode == 1

@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from course import vllm_facts, vllm_source
+from course.vllm import facts, source
 
 OWN_FOLDERS = ("kernels/", "course/", "autograder/", "bench/", "tests/", "source/", "release/", "tools/")
 
@@ -92,22 +92,22 @@ def _name_beside(text: str, start: int, end: int) -> str | None:
 def objection(reference: Reference) -> str | None:
     """What is wrong with a reference, or None if it holds in the release.
 
-    Raises course.vllm_source.SourceUnavailable when the release's source cannot be had.
+    Raises course.vllm.source.SourceUnavailable when the release's source cannot be had.
     """
     if reference.name is None:
         return "says what stands there nowhere: write (`name`) after the place"
     try:
-        path = vllm_source.find(reference.path)
+        path = source.find(reference.path)
     except ValueError as error:
         return str(error)
     if reference.link is not None and (wrong := _link_objection(reference, path)):
         return wrong
-    lines = vllm_source.read(path).splitlines()
+    lines = source.read(path).splitlines()
     last = reference.last or reference.first
     if not 1 <= reference.first <= last <= len(lines):
         return f"{path} has {len(lines)} lines"
     name = reference.name
-    defined = vllm_source.definitions(path).get(name)
+    defined = source.definitions(path).get(name)
     if defined and defined[0] == reference.first and reference.last in (None, defined[1]):
         return None
     text = "\n".join(lines[reference.first - 1 : last])
@@ -122,7 +122,7 @@ def objection(reference: Reference) -> str | None:
 def stale_names(text: str, *, flags: bool) -> list[tuple[int, str]]:
     """(line in the text, what is wrong) for each name, variable and, if asked for, flag that the release does not have.
 
-    Raises course.vllm_source.SourceUnavailable when the release's source cannot be had.
+    Raises course.vllm.source.SourceUnavailable when the release's source cannot be had.
     """
     wrong = []
     for pattern, exists in ((_NAME, _is_defined), (_VARIABLE, _is_variable), (_FLAG, _is_flag)):
@@ -132,29 +132,29 @@ def stale_names(text: str, *, flags: bool) -> list[tuple[int, str]]:
             if exists(match[0]) == (match[0] in GONE):
                 has = "has" if match[0] in GONE else "has no"
                 line = text.count("\n", 0, match.start()) + 1
-                wrong.append((line, f"vLLM {vllm_source.VERSION} {has} {match[0]}"))
+                wrong.append((line, f"vLLM {source.VERSION} {has} {match[0]}"))
     return wrong
 
 
 def _is_defined(name: str) -> bool:
     module, _, qualname = name.partition(":")
     first, _, rest = qualname.partition(".")
-    reached = vllm_facts.follow(f"{module}:{first}")
+    reached = facts.follow(f"{module}:{first}")
     if rest:
         owner, _, attribute = f"{reached}.{rest}".rpartition(".")
-        return vllm_facts.member(owner, attribute) is not None
-    return vllm_facts.definition(reached) is not None
+        return facts.member(owner, attribute) is not None
+    return facts.definition(reached) is not None
 
 
 def _is_variable(name: str) -> bool:
     # A variable that is gone must be in no file; one that is there is declared in this one.
     if name in GONE:
-        return any(_stands_in(name, vllm_source.read(path)) for path in vllm_facts.paths_by_module().values())
-    return _stands_in(name, vllm_source.read("vllm/envs.py"))
+        return any(_stands_in(name, source.read(path)) for path in facts.paths_by_module().values())
+    return _stands_in(name, source.read("vllm/envs.py"))
 
 
 def _is_flag(name: str) -> bool:
-    return f'"{name}"' in vllm_source.read("vllm/engine/arg_utils.py")
+    return f'"{name}"' in source.read("vllm/engine/arg_utils.py")
 
 
 def texts(root: Path) -> Iterator[tuple[Path, int, str]]:
@@ -191,13 +191,9 @@ def _strings_and_comments(file: Path) -> Iterator[tuple[int, str]]:
 def _link_objection(reference: Reference, path: str) -> str | None:
     link = _LINK.search(reference.link or "")
     if link is None:
-        return f"the link must end in /vllm/blob/v{vllm_source.VERSION}/{path}#L{reference.first}"
+        return f"the link must end in /vllm/blob/v{source.VERSION}/{path}#L{reference.first}"
     last = int(link["last"]) if link["last"] else None
-    if (
-        link["version"] != vllm_source.VERSION
-        or link["path"] != path
-        or int(link["first"]) != reference.first
-    ):
+    if link["version"] != source.VERSION or link["path"] != path or int(link["first"]) != reference.first:
         return f"the link goes to {link[0]}"
     if last not in (None, reference.last):
         return f"the link ends at line {last}"

@@ -9,14 +9,14 @@
     callees(name), callers(name)         call edges
     route(start, to)                     a shortest call path
     broken_step(["Attention.forward", ...])   what is wrong with a call path, or None
-    python -m course.vllm_index NAME or FILE:LINE ...
+    python -m course.vllm.index NAME or FILE:LINE ...
 
 A name is "module:qualname", as the tracer writes it, or another way of saying it: the module cut on the left or left
 out ("flash_attn:FlashAttentionImpl.forward", "FlashAttentionImpl.forward", "get_forward_context"), the package that
 re-exports it ("vllm.model_executor.layers.attention:Attention"), a path for the module, a dot for the colon.
 
-Everything works without vLLM's source: `data/vllm_0_22_1_index.json` holds facts and no text, and a test holds it
-against the source. `course.vllm_facts` says how the facts are found, `course.vllm_index_build` of which files.
+Everything works without vLLM's source: `course/data/vllm_0_22_1_index.json` holds facts and no text, and a test holds it
+against the source. `course.vllm.facts` says how the facts are found, `course.vllm.index_build` of which files.
 """
 
 import re
@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import PurePosixPath
 
-from course.vllm_symbols import VERSION, Symbol, by_name, derives, files, find, members, symbols, where
+from course.vllm.symbols import VERSION, Symbol, by_name, derives, files, find, members, symbols, where
 
 __all__ = [
     "Symbol",
@@ -215,7 +215,7 @@ def _files_ending_in(path: str) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m course.vllm_index NAME or FILE:LINE ...`."""
+    """`python -m course.vllm.index NAME or FILE:LINE ...`."""
     status = 0
     for asked in arguments:
         try:

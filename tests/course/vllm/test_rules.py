@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from course import vllm_source
-from course.vllm_extract import CAPABILITIES, LARGEST, judge
-from course.vllm_rules import (
+from course.vllm import source
+from course.vllm.extract import CAPABILITIES, LARGEST, judge
+from course.vllm.rules import (
     NONE,
     TABLE,
     Deployment,
@@ -21,7 +21,7 @@ from course.vllm_rules import (
     select,
     table,
 )
-from course.vllm_stubs import Stub
+from course.vllm.stubs import Stub
 
 HEAD_SIZES = [1, 4, 8, 16, 31, 32, 40, 64, 80, 96, 100, 128, 160, 192, 256, 264, 320, 512, 520, 576, 1024]
 BLOCK_SIZES = [None, 1, 8, 16, 24, 32, 48, 64, 80, 96, 128, 256, 1024]
@@ -69,7 +69,7 @@ def grid() -> list[Deployment]:
 
 
 def test_the_committed_table_is_what_the_release_says(released_source):
-    command = [sys.executable, "-m", "course.vllm_extract", "--stdout"]
+    command = [sys.executable, "-m", "course.vllm.extract", "--stdout"]
     # What somebody has set for a vLLM of their own must not reach the table.
     set_by_the_user = {
         "VLLM_BATCH_INVARIANT": "1",
@@ -78,7 +78,7 @@ def test_the_committed_table_is_what_the_release_says(released_source):
     }
     environment = os.environ | set_by_the_user
     fresh = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
-    assert fresh == TABLE.read_text(encoding="utf-8"), "stale: run python -m course.vllm_extract"
+    assert fresh == TABLE.read_text(encoding="utf-8"), "stale: run python -m course.vllm.extract"
 
 
 def test_answers_are_those_of_vllms_own_code(released_source):
@@ -100,10 +100,10 @@ def test_places_of_the_table_are_definitions_of_the_release(released_source):
     for backend, entry in table()["backends"].items():
         module, _, qualname = entry["class"].rpartition(".")
         file = module.replace(".", "/") + ".py"
-        assert entry["place"] == f"{file}:{vllm_source.locate(file, qualname)[0]}"
+        assert entry["place"] == f"{file}:{source.locate(file, qualname)[0]}"
         for rule in entry["places"]:
             path, _, line = place(backend, rule).rpartition(":")
-            assert rule in vllm_source.read(path).splitlines()[int(line) - 1]
+            assert rule in source.read(path).splitlines()[int(line) - 1]
 
 
 def test_known_choices():
@@ -171,6 +171,6 @@ def test_place_refuses_what_it_does_not_know():
 
 def test_the_model_needs_neither_torch_nor_vllm():
     code = (
-        "import sys, course.vllm_rules; assert not {'torch', 'vllm', 'course.vllm_stubs'} & set(sys.modules)"
+        "import sys, course.vllm.rules; assert not {'torch', 'vllm', 'course.vllm.stubs'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

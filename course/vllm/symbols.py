@@ -1,6 +1,6 @@
 """The definitions of vLLM 0.22.1's attention code, out of the committed index, and how their names are understood.
 
-`course.vllm_index` answers questions with them; a lesson imports that.
+`course.vllm.index` answers questions with them; a lesson imports that.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-INDEX = Path(__file__).parent / "data" / "vllm_0_22_1_index.json"
+INDEX = Path(__file__).parents[1] / "data" / "vllm_0_22_1_index.json"
 VERSION = "0.22.1"
 
 

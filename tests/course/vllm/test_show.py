@@ -5,8 +5,8 @@ from html import unescape
 
 import pytest
 
-from course import vllm_index, vllm_show, vllm_source
-from course.vllm_show import COLOURS, show
+from course.vllm import index, source
+from course.vllm.show import COLOURS, _words, show
 
 FLASH = "vllm/v1/attention/backends/flash_attn.py"
 
@@ -14,17 +14,15 @@ FLASH = "vllm/v1/attention/backends/flash_attn.py"
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
     """No source in the cache, and pip has no index to ask. Counts how often pip was asked."""
-    monkeypatch.setenv(vllm_source.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(source.CACHE_VARIABLE, str(tmp_path / "cache"))
     asked = []
 
     def refuse(scratch):
         asked.append(scratch)
-        raise vllm_source.SourceUnavailable(
-            "pip could not download vLLM (is this machine offline?): no index"
-        )
+        raise source.SourceUnavailable("pip could not download vLLM (is this machine offline?): no index")
 
-    monkeypatch.setattr(vllm_source, "_download", refuse)
-    monkeypatch.setattr(vllm_show, "_missing", {})
+    monkeypatch.setattr(source, "_download", refuse)
+    monkeypatch.setattr("course.vllm.show._missing", {})
     return asked
 
 
@@ -33,7 +31,7 @@ class TestWithTheSource:
     def test_a_definition_with_numbers_and_marks(self):
         passage = show("flash_attn.py", "FlashAttentionImpl.do_kv_cache_update", mark=["slot_mapping,", 865])
         assert (passage.path, passage.first, passage.last) == (FLASH, 850, 883)
-        lines = vllm_source.read(FLASH).splitlines()
+        lines = source.read(FLASH).splitlines()
         assert list(passage.lines) == lines[849:883]
         title, *numbered = repr(passage).splitlines()
         assert title == f"{FLASH}:850-883 (FlashAttentionImpl.do_kv_cache_update) of vLLM 0.22.1"
@@ -53,7 +51,7 @@ class TestWithTheSource:
         )
         part = show("flash_attn.py", "FlashAttentionImpl", last=600)
         assert (part.first, part.last) == (592, 600)
-        assert len(show("attention/selector.py").lines) == vllm_index.files()["vllm/v1/attention/selector.py"]
+        assert len(show("attention/selector.py").lines) == index.files()["vllm/v1/attention/selector.py"]
         assert (
             show("vllm/v1/worker/block_table.py", "BlockTable", last=30).path
             == "vllm/v1/worker/block_table.py"
@@ -75,15 +73,15 @@ class TestWithTheSource:
 
     def test_a_passage_that_begins_in_a_docstring_is_coloured_as_one(self):
         path = "vllm/v1/attention/backend.py"
-        lines = vllm_source.read(path).splitlines()
+        lines = source.read(path).splitlines()
         inside = next(n for n, line in enumerate(lines, 1) if line.count('"""') == 1) + 1
         (line,) = show(path, first=inside, last=inside).words
         assert {kind for kind, word in line if word.strip()} == {"string"}
 
     def test_no_line_of_an_indexed_file_is_changed_by_colouring(self):
-        for path in list(vllm_index.files())[::6]:
-            text = vllm_source.read(path)
-            words = vllm_show._words(text)
+        for path in list(index.files())[::6]:
+            text = source.read(path)
+            words = _words(text)
             assert ["".join(word for _, word in line) for line in words] == text.splitlines()
 
     @pytest.mark.parametrize(
@@ -145,7 +143,7 @@ def test_offline_every_kind_of_passage_is_still_one(offline):
 
 
 def test_a_changed_file_is_not_shown(offline, tmp_path):
-    for path in vllm_source.expected_files():
+    for path in source.expected_files():
         file = tmp_path / "cache" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("changed = True\n")

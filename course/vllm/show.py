@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path, PurePosixPath
 
-from course import vllm_index, vllm_source
-from course.vllm_source import VERSION, SourceUnavailable
+from course.vllm import index, source
+from course.vllm.source import VERSION, SourceUnavailable
 
 # Of the page's theme and of no other: JupyterLab, its HTML export and VS Code say on <body> which it is.
 DARK = ('body[data-jp-theme-light="false"]', "body.vscode-dark")
@@ -109,7 +109,7 @@ class Passage:
 
     def _facts(self) -> list[str]:
         """What the index knows of a definition whose text is not here."""
-        found = [s for s in vllm_index.find(self.qualname or "") if s.path == self.path]
+        found = [s for s in index.find(self.qualname or "") if s.path == self.path]
         said = []
         for symbol in found[:1]:
             said.append(f"{symbol.qualname} is a {symbol.kind}, lines {symbol.first} to {symbol.last}.")
@@ -169,8 +169,8 @@ def _without_source(
 ) -> Passage:
     """The passage as far as the index knows it; what cannot be known is not held against the lesson."""
     start, end = 0, 0
-    if path in vllm_index.files():
-        start, end = _range(path, qualname) if qualname is not None else (1, vllm_index.files()[path])
+    if path in index.files():
+        start, end = _range(path, qualname) if qualname is not None else (1, index.files()[path])
     first = start if first is None else first
     last = (end or first) if last is None else last
     numbers = frozenset(each for each in mark if isinstance(each, int))
@@ -182,11 +182,11 @@ _missing: dict[Path, str] = {}
 
 def _read(path: str) -> str:
     """The file's text. What could not be downloaded once is not tried again in this session."""
-    folder = vllm_source.cache_folder()
+    folder = source.cache_folder()
     if folder in _missing and not (folder / path).is_file():
         raise SourceUnavailable(_missing[folder])
     try:
-        return vllm_source.read(path)
+        return source.read(path)
     except SourceUnavailable as error:
         _missing[folder] = str(error)
         raise
@@ -194,23 +194,21 @@ def _read(path: str) -> str:
 
 def _file(path: str, qualname: str | None) -> str:
     parts = PurePosixPath(path).parts
-    matches = [
-        each for each in vllm_source.expected_files() if PurePosixPath(each).parts[-len(parts) :] == parts
-    ]
+    matches = [each for each in source.expected_files() if PurePosixPath(each).parts[-len(parts) :] == parts]
     if len(matches) > 1 and qualname is not None:
-        having = {symbol.path for symbol in vllm_index.find(qualname) if symbol.qualname == qualname}
+        having = {symbol.path for symbol in index.find(qualname) if symbol.qualname == qualname}
         matches = [each for each in matches if each in having] or matches
-    return matches[0] if len(matches) == 1 else vllm_source.find(path)
+    return matches[0] if len(matches) == 1 else source.find(path)
 
 
 def _range(path: str, qualname: str) -> tuple[int, int]:
     """The lines of a definition, with its decorators where the index has it."""
-    for symbol in vllm_index.find(qualname):
+    for symbol in index.find(qualname):
         if symbol.path == path and symbol.qualname == qualname:
             return symbol.start, symbol.last
-    if path in vllm_index.files():
+    if path in index.files():
         raise ValueError(f"qualname: {path} of vLLM {VERSION} defines no {qualname!r}")
-    return vllm_source.locate(path, qualname)
+    return source.locate(path, qualname)
 
 
 def _marked(mark: Sequence[int | str], lines: tuple[str, ...], first: int) -> frozenset[int]:
@@ -248,8 +246,8 @@ def _words(text: str) -> tuple[Line, ...]:
     lines: list[list[tuple[str, str]]] = [[]]
     for token, word in PythonLexer(stripnl=False).get_tokens(text):
         kind = next((kind for above, kind in kinds if token in above), "")
-        for index, part in enumerate(word.split("\n")):
-            if index:
+        for number, part in enumerate(word.split("\n")):
+            if number:
                 lines.append([])
             if part:
                 lines[-1].append((kind, part))

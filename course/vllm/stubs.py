@@ -19,7 +19,7 @@ What is assumed of the machine, and from where:
   rope 64, v 128) and, if the deployment is sparse, an `index_topk`.
 - No MLA or Mamba backend was replaced by a plug-in.
 
-Import this module only in a process of its own (`python -m course.vllm_extract`): it takes over the name
+Import this module only in a process of its own (`python -m course.vllm.extract`): it takes over the name
 `vllm`.
 """
 
@@ -40,7 +40,7 @@ from typing import Any
 
 import torch
 
-from course import vllm_source
+from course.vllm import source
 
 EXECUTED = frozenset(
     {
@@ -155,7 +155,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 def _shipped_modules(root: Path) -> Iterator[str]:
     """Every module and package of the wheel, by its RECORD: Python files and compiled extensions."""
-    record = root / f"vllm-{vllm_source.VERSION}.dist-info" / "RECORD"
+    record = root / f"vllm-{source.VERSION}.dist-info" / "RECORD"
     with record.open(encoding="utf-8", newline="") as lines:
         for path, *_ in csv.reader(lines):
             parts = path.split("/")
@@ -170,7 +170,7 @@ def _shipped_modules(root: Path) -> Iterator[str]:
 
 def _required_packages(root: Path) -> frozenset[str]:
     """The import names of what the wheel's METADATA requires without a condition."""
-    metadata = (root / f"vllm-{vllm_source.VERSION}.dist-info" / "METADATA").read_text(encoding="utf-8")
+    metadata = (root / f"vllm-{source.VERSION}.dist-info" / "METADATA").read_text(encoding="utf-8")
     names = re.findall(r"^Requires-Dist: ([A-Za-z0-9._-]+)(?:\[[^]]*\])?[^;\n]*$", metadata, re.MULTILINE)
     modules = (re.sub(r"[-.]", "_", name.lower()) for name in names)
     return frozenset(IMPORT_NAMES.get(name, name) for name in modules)
@@ -197,7 +197,7 @@ def check_defaults() -> None:
 
     Raises AssertionError when one of them is not None in the release.
     """
-    tree = ast.parse(vllm_source.read("vllm/config/attention.py"))
+    tree = ast.parse(source.read("vllm/config/attention.py"))
     (config,) = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "AttentionConfig")
     fields = {ast.unparse(n.target): n.value for n in config.body if isinstance(n, ast.AnnAssign)}
     for name in ("backend", "flash_attn_version", "use_trtllm_attention"):
@@ -210,7 +210,7 @@ class Release:
     """vLLM 0.22.1's selection on a GPU of any compute capability. One per process."""
 
     def __init__(self) -> None:
-        root = vllm_source.verify()
+        root = source.verify()
         check_defaults()
         for variable in [name for name in os.environ if name.startswith("VLLM_")]:
             del os.environ[variable]

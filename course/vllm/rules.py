@@ -3,8 +3,8 @@
     select(deployment)    the backend's name, or "none" where vLLM stops because no backend is valid
     explain(deployment)   vLLM's own reasons against each backend, in the order in which it asks them
 
-The facts are not typed in: `course.vllm_extract` runs vLLM's own code and tabulates it into
-`data/vllm_0_22_1.json`, and a test holds this module against that code over thousands of deployments. This
+The facts are not typed in: `course.vllm.extract` runs vLLM's own code and tabulates it into
+`course/data/vllm_0_22_1.json`, and a test holds this module against that code over thousands of deployments. This
 module only looks things up, in the way of `vllm/v1/attention/backend.py:271`
 (`AttentionBackend.validate_configuration`).
 
@@ -28,7 +28,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-TABLE = Path(__file__).parent / "data" / "vllm_0_22_1.json"
+TABLE = Path(__file__).parents[1] / "data" / "vllm_0_22_1.json"
 NONE = "none"
 
 # The rules that are asked only of a deployment that wants the feature, by the field that says so.
@@ -45,7 +45,7 @@ _SAME_KIND = {"is_mla": "use_mla", "is_sparse": "use_sparse"}
 
 @functools.cache
 def table() -> dict[str, Any]:
-    """What `course.vllm_extract` found in the release, as its JSON holds it."""
+    """What `course.vllm.extract` found in the release, as its JSON holds it."""
     loaded: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))
     return loaded
 
