@@ -39,6 +39,7 @@ def as_markdown(result: dict[str, Any], name: str) -> str:
     parts = [
         _head(result, name),
         "## Against the best peer\n",
+        f"Ours is what a caller calls: {_calls()}. The peer is the best of all its paths.\n",
         _summary(result),
         "## Targets\n",
         _targets(result),
@@ -99,8 +100,8 @@ def _summary(result: dict[str, Any]) -> str:
     verdicts = targets.verdicts(result)
     rows = []
     for row in result["cases"]:
-        ours = targets.fastest(row, result["contenders"], ours=True)
-        peer = targets.fastest(row, result["contenders"], ours=False)
+        ours = targets.our_call(row)
+        peer = targets.best_peer(row, result["contenders"])
         results = row["results"]
         dense = [one for name, one in results.items() if not result["contenders"][name]["paged"]]
         met = [verdict.met for verdict in verdicts if verdict.case == row["name"]]
@@ -130,6 +131,13 @@ def _summary(result: dict[str, Any]) -> str:
         "targets met",
     ]
     return table(head, rows)
+
+
+def _calls() -> str:
+    kinds: dict[str, list[str]] = {}
+    for kind, name in targets.CALLS.items():
+        kinds.setdefault(name, []).append(kind)
+    return ", ".join(f"`{name}` in {' and '.join(of)} cases" for name, of in kinds.items())
 
 
 def _us(results: dict[str, Any], name: str | None) -> str:

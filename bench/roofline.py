@@ -20,8 +20,8 @@ def points(result: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
     for row in result["cases"]:
         times = {}
-        for who in ("ours", "peer"):
-            name = targets.fastest(row, result["contenders"], ours=who == "ours")
+        standing = {"ours": targets.our_call(row), "peer": targets.best_peer(row, result["contenders"])}
+        for who, name in standing.items():
             if name:
                 times[who] = row["results"][name]["us"] * 1e-6
         for name, one in row["results"].items():

@@ -75,8 +75,15 @@ def test_a_wrong_output_is_no_rival_and_not_ours():
     page = render.as_markdown(result, "x")
     assert cell(page, "decode 64 x 2k", 5) == "vLLM Triton"
     for row in result["cases"]:
-        row["results"]["paged_attention"]["right"] = False
+        row["results"][targets.CALLS[row["kind"]]]["right"] = False
     assert cell(render.as_markdown(result, "x"), "decode 64 x 2k", 6) == "–"
+
+
+def test_a_rung_that_is_faster_than_the_call_is_not_ours():
+    result = make_result(ours=0.8, fa3=0.9)
+    for row in result["cases"]:
+        row["results"]["decode 2: GQA packed"] = {**row["results"]["FlashAttention-3"], "us": 1.0}
+    assert cell(render.as_markdown(result, "x"), "decode 64 x 2k", 6) == "0.89"
 
 
 def verdict(result, case, what):
