@@ -1,6 +1,6 @@
 """What the course replays where there is no GPU: attention's measured times, out of the benchmark's results.
 
-`python -m bench.kernel_times` writes course/data/kernel_times.json from bench/results/nvidia-h100.json: the cases of one
+`python -m bench.kernel_times` writes course/data/kernel_times.json from bench/results/nvidia-h200.json: the cases of one
 model (32 query heads, 8 kv heads of 128, blocks of 16, bfloat16), the contenders that a server could choose among.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 from bench.cases import CASES, Case
 from bench.result_file import RESULTS
 
-SOURCE = "nvidia-h100"
+SOURCE = "nvidia-h200"
 DATA = Path(__file__).parents[1] / "course" / "data" / "kernel_times.json"
 
 # A contender of the serving benchmark: its kernel for steps that only decode, and for those with prompts in them.

@@ -17,7 +17,7 @@ import kernels
 from course import gpu_timing, plots
 from kernels import reference
 
-# `python -m course.roofline bench/results/nvidia-h100.json` makes it: the cases and contenders that this lesson is about.
+# `python -m course.roofline bench/results/nvidia-h200.json` makes it: the cases and contenders that this lesson is about.
 # BYTES_PER_S is what that GPU's data sheet says of its memory.
 DATA = Path(__file__).parent / "data" / "roofline.json"
 CASES = ("decode 1 x 32k", "decode 64 x 2k")
@@ -30,7 +30,7 @@ CONTENDERS = {
     "FlashInfer decode, tensor cores": "FlashInfer",
     "torch SDPA, dense": "torch SDPA, no paging",
 }
-BYTES_PER_S = 3.35e12
+BYTES_PER_S = 4.8e12
 _MARKERS = "osD^vPX*<>"
 _COLOURS = (plots.BLACK, plots.BLUE, plots.VERMILLION, "#007A5A", "#B0588B")
 _HATCHES = ("///", "", "...")

@@ -1426,7 +1426,7 @@ widgets.MemoryView(recording, batch[3], batch[4])
 # the larger of the two. Decode does about 4 operations for every byte, where a Hopper GPU could do 200: bytes decide.
 #
 # On a GPU the next cell times your kernels beside the rungs of `kernels`, on one long request and on many short ones. Without one it
-# shows what the course measured on an H100, and says so. Beside the roof stands the **ladder**: what share of the roof each kernel
+# shows what the course measured on an H200, and says so. Beside the roof stands the **ladder**: what share of the roof each kernel
 # reaches. Before you run it, say for which of the two batches cutting a sequence helps, and why not for the other.
 
 # %% roofline

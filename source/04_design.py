@@ -53,7 +53,7 @@ print("Triton kernels run on:", kernels.describe())
 # | part | where from |
 # | --- | --- |
 # | **who runs in which step**: continuous batching, chunked prompts, prefix sharing, preemption | the scheduler that our own engine runs on, over the real block pool: `kernels/backends/scheduler.py` |
-# | **how long attention takes in it** | an H100's times from the course's benchmark, fitted, with the noise of its runs. It is a **replay**, and every output says so |
+# | **how long attention takes in it** | an H200's times from the course's benchmark, fitted, with the noise of its runs. It is a **replay**, and every output says so |
 # | **how long the rest takes** | a constant: 8 billion parameters, read once a step, computed once a token |
 #
 # On a GPU of your own, `serving.run(plan, source="gpu")` times the kernels as steps need them, ours through the backends of lesson 2 and
@@ -276,7 +276,7 @@ autograder.check("q11_plan", q11_plan, suite="hidden")
 # %% q11-plan-hints [markdown]
 # <details><summary>Hint: I have no hypothesis</summary>
 #
-# Take a row of the kernels' table (<code>bench/results/nvidia-h100.md</code>, or <code>kernel_times.committed()</code>) where two contenders
+# Take a row of the kernels' table (<code>bench/results/nvidia-h200.md</code>, or <code>kernel_times.committed()</code>) where two contenders
 # differ, and ask whether a user would notice: at which traffic, by which figure, by how much?
 #
 # </details>
@@ -394,7 +394,7 @@ autograder.check("q11_conclusion", (q11_plan, q11_conclusion), suite="hidden")
 # seconds and the emptying end were cut off, and the ratio was taken run by run. The interval covers what differs from run to run: traffic of other
 # seeds, and the kernels' measured noise. It does not cover that kernel times were fitted and partly continued beyond what was measured
 # (an error of several percent in the middle, much more at the ends), that the rest of the model is a constant, that scheduling, sampling and the network
-# cost nothing here, nor other GPUs and other models. Next I would run the same plan on a real H100: first the kernels at the shapes that steps really
+# cost nothing here, nor other GPUs and other models. Next I would run the same plan on a real H200: first the kernels at the shapes that steps really
 # had, then a server with `vllm bench serve`, same traffic, for both backends.
 #
 # **Rubric, 1 point each**

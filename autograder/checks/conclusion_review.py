@@ -11,7 +11,7 @@ from course.serving.result import Result
 
 SUPPORTED, REFUTED, UNDECIDED = VERDICTS = ("supported", "refuted", "undecided")
 NEITHER = "neither"
-TIMED_ON = "H100"
+TIMED_ON = "H200"
 # A learner rounds, and a machine may round otherwise in the last digit.
 RELATIVE, ABSOLUTE = 0.005, 0.0061
 

@@ -10,16 +10,16 @@ from autograder.registry import Misconception, RightVariant
 CONCLUSION: dict[str, Any] = {
     "verdict": "refuted",
     "better": "ours",
-    "effect": 1.571,
-    "interval": (1.532, 1.620),
-    "figures": {"ours": 89.50, "vLLM Triton": 139.07},
-    "scope": {"workloads": ["long prompts"], "source": "replay", "gpu": "NVIDIA H100 80GB HBM3"},
+    "effect": 1.606,
+    "interval": (1.571, 1.640),
+    "figures": {"ours": 88.60, "vLLM Triton": 139.35},
+    "scope": {"workloads": ["long prompts"], "source": "replay", "gpu": "NVIDIA H200"},
 }
 TRUTH = {"q11_plan": PLAN, "q11_conclusion": CONCLUSION}
 
 # Claims that the same run leaves open, its middle above the claim or below the refutation, and one that it supports.
-_OPEN = changed(hypothesis__factor=1.55, refuted_if={"ratio_below": 1.2})
-_OPEN_BELOW = changed(hypothesis__factor=1.6, refuted_if={"ratio_below": 1.6})
+_OPEN = changed(hypothesis__factor=1.59, refuted_if={"ratio_below": 1.2})
+_OPEN_BELOW = changed(hypothesis__factor=1.62, refuted_if={"ratio_below": 1.62})
 _SUPPORTED = changed(hypothesis__factor=1.3, refuted_if={"ratio_below": 1.0})
 # A run that does not even say who is better.
 _EVEN = changed(
@@ -34,9 +34,9 @@ _EVEN = changed(
 _EVEN_CONCLUSION = {
     **CONCLUSION,
     "better": "neither",
-    "effect": 1.002,
-    "interval": [0.987, 1.039],
-    "figures": {"ours": 155.1, "FlashAttention-3": 159.9},
+    "effect": 1.005,
+    "interval": [0.996, 1.010],
+    "figures": {"ours": 148.2, "FlashAttention-3": 148.8},
 }
 
 
@@ -94,13 +94,13 @@ MISCONCEPTIONS = (
     Misconception(
         "upside-down",
         "the ratio is taken the other way around. For a latency it is that of the slower over that of the faster.",
-        _said(effect=0.6366, interval=(0.617, 0.653)),
+        _said(effect=0.6225, interval=(0.610, 0.637)),
     ),
     Misconception(
         "the-kernels-ratio",
         "the effect is another number than the run's: the ratio of the kernels alone, for instance, which a request meets in a "
         "part of its time only.",
-        _said(effect=6.96),
+        _said(effect=8.04),
     ),
     Misconception(
         "no-interval",
@@ -110,27 +110,27 @@ MISCONCEPTIONS = (
     Misconception(
         "a-narrower-interval",
         "the interval is narrower than the run's own: a standard error, or the runs without their outermost.",
-        _said(interval=(1.55, 1.60)),
+        _said(interval=(1.59, 1.62)),
     ),
     Misconception(
         "another-interval",
         "the interval is another one's: of a contender's figure, or of another metric.",
-        _said(interval=(85.5, 90.8)),
+        _said(interval=(86.04, 89.22)),
     ),
     Misconception(
         "seconds",
         "the figures are given in seconds.",
-        _said(figures={"ours": 0.0895, "vLLM Triton": 0.1391}),
+        _said(figures={"ours": 0.0886, "vLLM Triton": 0.1393}),
     ),
     Misconception(
         "swapped",
         "the figures have changed places.",
-        _said(figures={"ours": 139.07, "vLLM Triton": 89.50}),
+        _said(figures={"ours": 139.35, "vLLM Triton": 88.60}),
     ),
     Misconception(
         "another-statistic",
         "the figures are those of another statistic or metric than the claimed one.",
-        _said(figures={"ours": 150.4, "vLLM Triton": 280.6}),
+        _said(figures={"ours": 146.3, "vLLM Triton": 289.2}),
     ),
     Misconception(
         "for-every-workload",
@@ -154,11 +154,11 @@ RIGHT_VARIANTS = (
     RightVariant("undecided", _said(_OPEN, verdict="Undecided")),
     RightVariant(
         "neither-is-better",
-        _said(_EVEN, _EVEN_CONCLUSION, scope__workloads="long prompts", scope__gpu="H100"),
+        _said(_EVEN, _EVEN_CONCLUSION, scope__workloads="long prompts", scope__gpu="H200"),
     ),
     RightVariant(
         "rounded",
-        _said(effect=1.57, interval=[1.53, 1.62], figures={"ours": 89.5, "vLLM Triton": 139.1, "note": "ms"}),
+        _said(effect=1.61, interval=[1.57, 1.64], figures={"ours": 88.6, "vLLM Triton": 139.3, "note": "ms"}),
     ),
     RightVariant(
         "one-run-is-undecided",
@@ -167,8 +167,8 @@ RIGHT_VARIANTS = (
             verdict="undecided",
             better="neither",
             interval=None,
-            effect=1.498,
-            figures={"ours": 88.4, "vLLM Triton": 132.5},
+            effect=1.550,
+            figures={"ours": 86.3, "vLLM Triton": 133.8},
         ),
     ),
 )

@@ -6,7 +6,7 @@
     serving.capacity(plan)          # requests a second that each contender serves at most
     serving.picture(result)         # steady state, and the effect run by run
 
-The scheduler is the one that our own engine runs on (`kernels.backends.scheduler`). Attention's times are an H100's, out of
+The scheduler is the one that our own engine runs on (`kernels.backends.scheduler`). Attention's times are an H200's, out of
 the benchmark's results (kernel_times.py), unless `run(plan, source="gpu")` times this machine's; the rest of the model is a
 stated constant (step_times.py).
 """

@@ -1,6 +1,6 @@
 """How long attention takes in a step, from measurements that lie in the repository: a line through them, and its error.
 
-data/kernel_times.json holds an H100's times of one model's cases (`python -m bench.kernel_times` takes them out of the
+data/kernel_times.json holds an H200's times of one model's cases (`python -m bench.kernel_times` takes them out of the
 benchmark's results). A step of a server is none of these cases. So each contender gets the smallest costs, none of them
 negative, that explain its measurements:
 

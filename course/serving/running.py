@@ -22,7 +22,7 @@ _NO_CLAIM = Hypothesis("", "", "", "", "", 1.0)
 def run(plan: dict[str, Any], source: str = "replay") -> Result:
     """Run a plan and say how it went: `Result`.
 
-    source: "replay" serves with committed measurements of an H100, the same to the last digit wherever it runs; "gpu" with
+    source: "replay" serves with committed measurements of an H200, the same to the last digit wherever it runs; "gpu" with
     this machine's GPU, kernels timed as steps need them. Raises PlanError for a plan that cannot be read or run, ValueError
     for another source, RuntimeError where there is no GPU to time.
     """

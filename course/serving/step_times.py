@@ -1,8 +1,8 @@
 """How long a step of the whole model takes: attention in every layer, and a stated constant for all the rest.
 
-Attention comes from measurements of an H100 (`Replay`) or from this machine's GPU (`course.serving.on_gpu`). The rest is
+Attention comes from measurements of an H200 (`Replay`) or from this machine's GPU (`course.serving.on_gpu`). The rest is
 no measurement: 8 billion parameters are read from memory once a step, and worked through once a token, each at the most
-that the H100 did in the same benchmark. So it is a floor, and attention's share of a step is a ceiling.
+that the H200 did in the same benchmark. So it is a floor, and attention's share of a step is a ceiling.
 """
 
 from __future__ import annotations

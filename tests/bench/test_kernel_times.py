@@ -16,7 +16,7 @@ def test_what_is_replayed_is_what_the_benchmark_found():
     result = json.loads((RESULTS / f"{kernel_times.SOURCE}.json").read_text(encoding="utf-8"))
     assert json.loads(kernel_times.DATA.read_text(encoding="utf-8")) == kernel_times.select(result)
     assert kernel_times.DATA == replayed.DATA
-    assert "H100" in replayed.committed()["gpu"]
+    assert "H200" in replayed.committed()["gpu"]
 
 
 def test_wrong_outputs_and_other_models_are_left_out():

@@ -13,7 +13,7 @@ needs_interpreter = pytest.mark.skipif(not kernels.INTERPRET, reason="with a GPU
 
 def test_committed_results_name_their_gpu_and_stay_under_the_roof():
     kept = roofline.committed()
-    assert "H100" in kept.gpu
+    assert "H200" in kept.gpu
     assert {point.case for point in kept.points} == set(roofline.CASES)
     assert {point.who for point in kept.points} == set(roofline.CONTENDERS.values())
     for point in kept.points:
@@ -22,7 +22,7 @@ def test_committed_results_name_their_gpu_and_stay_under_the_roof():
 
 
 def test_what_is_kept_is_what_the_benchmark_found():
-    result = Path(__file__).parents[2] / "bench" / "results" / "nvidia-h100.json"
+    result = Path(__file__).parents[2] / "bench" / "results" / "nvidia-h200.json"
     assert roofline.committed() == roofline.select(json.loads(result.read_text()))
 
 
@@ -65,7 +65,7 @@ def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]):
     picture = roofline.show({"yours": lambda *arguments: pytest.fail("there is nothing to time")})
     printed = capsys.readouterr().out
     assert "nothing of yours was timed" in printed
-    assert "measured on an NVIDIA H100" in printed
+    assert "measured on an NVIDIA H200" in printed
     assert "decode 1 x 32k" in picture.alt_text
     with pytest.raises(RuntimeError, match="nothing to time"):
         roofline.measured({})

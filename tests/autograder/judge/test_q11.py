@@ -92,7 +92,7 @@ def test_a_result_made_up_in_the_sandbox_changes_nothing(judge: Judge) -> None:
     cells["q11-conclusion-code"].source = (
         "q11_conclusion = {'verdict': 'supported', 'better': 'ours', 'effect': 7.0, 'interval': (6.9, 7.1),\n"
         "    'figures': {'ours': 20.0, 'vLLM Triton': 140.0},\n"
-        "    'scope': {'workloads': ['long prompts'], 'source': 'replay', 'gpu': 'H100'}}\n"
+        "    'scope': {'workloads': ['long prompts'], 'source': 'replay', 'gpu': 'H200'}}\n"
     )
     judged = hand_in(judge, notebook)
     assert judged.checks["q11-conclusion"].points == 0

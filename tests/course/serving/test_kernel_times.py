@@ -66,7 +66,7 @@ def test_the_error_of_a_left_out_case_is_that_of_the_others_costs():
     measured = left_out["us"]["vLLM Triton"]["us"]
     assert kernel_times.errors("vLLM Triton")["prefill 1 x 32k"] == pytest.approx(predicted / measured - 1)
     described = kernel_times.describe(["ours"])
-    assert "H100" in described
+    assert "H200" in described
     assert "FlashInfer" not in described
     assert f"{100 * max(abs(e) for e in kernel_times.errors('ours').values()):.0f} % at worst" in described
 

@@ -116,7 +116,7 @@ def test_all_at_once_is_served_at_capacity(plan):
 def test_text_and_html_say_what_it_is(result):
     for text in (str(result), result._repr_mimebundle_()["text/html"]):
         assert "REPLAY: nothing was timed here" in text
-        assert "NVIDIA H100" in text
+        assert "NVIDIA H200" in text
         assert "calculated, not measured" in text
         assert "95 % interval of that median from 6 runs" in text
         assert str(result.effect()) in text
@@ -126,7 +126,7 @@ def test_text_and_html_say_what_it_is(result):
 
 def test_the_picture_says_in_words_what_it_shows(result):
     picture = serving.picture(result)
-    assert "Replay of measurements on an NVIDIA H100" in picture.alt_text
+    assert "Replay of measurements on an NVIDIA H200" in picture.alt_text
     low, high = result.effect().interval
     assert f"95 % interval {low:.3f} to {high:.3f}" in picture.alt_text
     assert "Claimed is at least 1.2, refuted below 1." in picture.alt_text
