@@ -96,6 +96,9 @@ def table(rows: list[Row], where: str) -> str:
         f"{count[AGREE]} of {count[AGREE] + count[APART]} agree; {count[NOTHING]} say nothing, their runs further apart than "
         f"{100 * MOST_SPREAD:g} % of the median.",
         "",
+        "FlashInfer plans otherwise in the two: in bench/ for a graph, which serves any lengths (use_cuda_graph), in the harness "
+        "for the step alone. In prefill, where power is the limit, the harness lets the card rest more.",
+        "",
         "| case | contender | harness | bench | apart | allowed | | replay's fit |",
         "| --- | --- | ---: | ---: | ---: | ---: | --- | ---: |",
     ]
