@@ -12,8 +12,9 @@
 The files in the order in which a learner meets their ideas. What is right: reference.py, contract.py, options.py.
 Whose block is whose: block_pool.py, paging.py, kv_cache.py. Decode: single_query.py (one query, one head), softmax.py,
 gqa_decode.py (all heads of a kv head in one tile), merge.py, schedule.py and decode.py (splits, planned on the
-device). Prefill: scores.py, prefill_tiles.py, prefill.py. Other caches: latent.py, cascade.py. For one generation of GPUs, in Gluon:
-hopper_decode.py, hopper_prefill.py, hopper_latent.py, their programs beside them. Who chooses: tiers.py, attention.py.
+device). Prefill: scores.py, prefill_tiles.py, prefill.py. Other caches: latent.py, cascade.py. For one generation of
+GPUs, in Gluon: hopper_decode.py, hopper_prefill.py, hopper_latent.py, their programs beside them. Who chooses: tiers.py,
+attention.py.
 How a model gets to them, with vLLM's roles: backends/.
 
 Nothing loads Triton before a Triton function is asked for; import `kernels` before `triton` all the same, because it

@@ -10,7 +10,7 @@ import torch
 import triton
 
 from kernels import runtime
-from kernels.merge import launch_merge_shares
+from kernels.hopper_decode_merge import launch_merge_shares
 from kernels.options import Scale, ScoreOptions
 from kernels.scores import score_numbers
 
@@ -78,7 +78,7 @@ def launch_decode(
     num_queries_per_kv = num_heads // num_kv_heads
     # A stage of the ring is 16 KB. Five of them and the queries leave room for a second program on the
     # multiprocessor: while one computes, the other's keys arrive. Outputs of 256 columns need too many registers.
-    # 96 a thread leave a quarter of them to the merge, whose programs are there before these end: see merge.py.
+    # 96 a thread leave a quarter of them to the merge, whose programs are there before these end: see hopper_decode_merge.py.
     tile_size = 8192 // head_size
     programs_together, num_stages, max_registers = (2, 5, 96) if head_size <= 128 else (1, 10, None)
     num_programs = programs_together * runtime.num_multiprocessors(query.device)

@@ -8,7 +8,7 @@ from the first step to the last, two on each multiprocessor. In each, one warp (
 request into the next. Four warps (the consumer) multiply on the tensor cores (wgmma). Their tile has 64 rows, most of
 them padding for the few query heads of a kv head: that costs a third of the tensor cores' time, and saves moving keys
 and values through registers. Where a share ends within a sequence, what it has goes to a buffer with its lse, and the
-kernel behind this one merges (merge.py).
+kernel behind this one merges (hopper_decode_merge.py).
 
 What bounds it: reading keys and values, once each. Two rings keep up to 160 KB on their way in each multiprocessor,
 also while one request ends and the next begins.

@@ -1,11 +1,11 @@
 """Merging attention over parts of a sequence into attention over the whole.
 
 A part's output is a weighted mean of its values, and its lse says how much weight stands behind it: the whole is
-the mean of the outputs with weights exp(lse). There are three kernels: for parts that a caller has, all of a batch
-in as many (merge_attn_states), for the splits that decode.py made, of each request in its own number, and for the
-shares of hopper_decode.py. All read the parts, float32 from decode, and write one output and one lse a row. Reading
-the parts bounds the first. The others read little, and the time of a launch and of a few loads in a row bounds them:
-so they load many parts at once, and the last one is there before decode ends.
+the mean of the outputs with weights exp(lse). There are two kernels: for parts that a caller has, all of a batch
+in as many (merge_attn_states), and for the splits that decode.py made, of each request in its own number.
+Both read the parts, float32 from decode.py, and write one output and one lse a row. Reading the parts bounds
+the first. The second reads little, and the time of a launch and of a few loads in a row bounds it: so it
+loads many splits at once. What Hopper decode has cut is merged the same way in hopper_decode_merge.py.
 """
 
 # mypy: allow-untyped-defs
@@ -13,15 +13,11 @@ so they load many parts at once, and the last one is there before decode ends.
 import torch
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from kernels import contract, runtime
 from kernels.softmax import LN_2, LOWEST
 
 __all__ = ["merge_attn_states"]
-
-# Of a thread: programs of 4 warps then fit beside two of hopper_decode.py's, and wait on the multiprocessors for their end.
-MERGE_REGISTERS = 128
 
 
 @triton.jit
@@ -131,13 +127,13 @@ def _merge_splits_kernel(
     for i in range(NUM_HEADS):
         head = tl.program_id(1) * NUM_HEADS + i
         kv_head = head // NUM_QUERIES_PER_KV
-        row_max, row_sum, acc = _start_merge(1, HEAD_SIZE_PADDED)
+        row_max, row_sum, acc = start_merge(1, HEAD_SIZE_PADDED)
         for start in range(0, num_splits, NUM_SPLITS):
             split = start + tl.arange(0, NUM_SPLITS)
             at = (
                 first_program + split * NUM_KV_HEADS + kv_head
             ) * NUM_QUERIES_PER_KV + head % NUM_QUERIES_PER_KV
-            row_max, row_sum, acc = _merge_parts(
+            row_max, row_sum, acc = merge_parts(
                 row_max,
                 row_sum,
                 acc,
@@ -151,100 +147,13 @@ def _merge_splits_kernel(
         one = head + tl.arange(0, 1)
         out_at = request * stride_out_token + one * stride_out_head
         lse_at = request * (NUM_KV_HEADS * NUM_QUERIES_PER_KV) + one
-        _store_merged(
+        store_merged(
             row_max, row_sum, acc, out_ptr + out_at, lse_ptr + lse_at, one >= 0, HEAD_SIZE, HEAD_SIZE_PADDED
         )
 
 
 @triton.jit
-def _count_steps(seq_lens, window, TILE_SIZE: tl.constexpr):
-    """Steps of one kv head, as hopper_decode_kernel.py counts them."""
-    return tl.maximum(tl.cdiv(seq_lens, TILE_SIZE) - tl.maximum(seq_lens - window, 0) // TILE_SIZE, 1)
-
-
-@triton.jit
-def _find_program(step, num_steps, NUM_PROGRAMS: tl.constexpr):
-    """The program whose share has this step, where shares are equal and the first ones may have one step more."""
-    num_programs = tl.minimum(NUM_PROGRAMS, num_steps)
-    steps = num_steps // num_programs
-    num_longer = num_steps % num_programs
-    behind = step - num_longer * (steps + 1)
-    return tl.where(behind < 0, step // (steps + 1), num_longer + behind // steps)
-
-
-@triton.jit(do_not_specialize=["num_reqs", "window"])
-def _merge_shares_kernel(
-    part_out_ptr,  # [programs, 2, NUM_QUERIES_PER_KV, HEAD_SIZE] float32, contiguous
-    part_lse_ptr,  # [programs, 2, NUM_QUERIES_PER_KV]
-    seq_lens_ptr,  # [num_reqs]
-    out_ptr,  # [num_reqs, num_heads, head_size]
-    lse_ptr,  # [num_reqs, num_heads], contiguous
-    num_reqs,
-    window,
-    stride_out_token,
-    stride_out_head,
-    NUM_PROGRAMS: tl.constexpr,  # of the decode
-    TILE_SIZE: tl.constexpr,  # of the decode
-    NUM_KV_HEADS: tl.constexpr,
-    NUM_QUERIES_PER_KV: tl.constexpr,
-    HEAD_SIZE: tl.constexpr,
-    HEAD_SIZE_PADDED: tl.constexpr,
-    LANES: tl.constexpr,  # at least num_reqs
-    NUM_PARTS: tl.constexpr,  # loaded at once
-    NUM_ROWS: tl.constexpr,
-):
-    """One program: a kv head's sequence of one request that programs of hopper_decode_kernel.py share, for NUM_ROWS query heads.
-
-    Programs are launched while decode's last ones run (launch_pdl). Which parts there are follows from seq_lens, which was
-    there before decode began: so that is worked out while decode runs, and then the parts are one load away.
-    """
-    sequence = tl.program_id(0)
-    request = sequence // NUM_KV_HEADS
-    kv_head = sequence % NUM_KV_HEADS
-    lane = tl.arange(0, LANES)
-    exists = lane < num_reqs
-    seq_lens = tl.load(seq_lens_ptr + lane, mask=exists, other=0)
-    steps = tl.where(exists, _count_steps(seq_lens, window, TILE_SIZE), 0)
-    of_head = tl.sum(tl.where(lane == request, steps, 0))
-    first_step = tl.sum(tl.where(lane < request, steps, 0)) * NUM_KV_HEADS + kv_head * of_head
-    num_steps = tl.sum(steps) * NUM_KV_HEADS
-    first_program = _find_program(first_step, num_steps, NUM_PROGRAMS)
-    num_parts = _find_program(first_step + of_head - 1, num_steps, NUM_PROGRAMS) - first_program + 1
-    row = tl.program_id(1) * NUM_ROWS + tl.arange(0, NUM_ROWS)
-    in_group = row < NUM_QUERIES_PER_KV
-    row_max, row_sum, acc = _start_merge(NUM_ROWS, HEAD_SIZE_PADDED)
-
-    gdc_wait()
-    gdc_launch_dependents()
-    if num_parts == 1:
-        return  # that program wrote the output
-    for start in range(0, num_parts, NUM_PARTS):
-        part = start + tl.arange(0, NUM_PARTS)
-        # Slot 1 is for what a program began, slot 0 for what it went on with.
-        slot = (first_program + part) * 2 + (part == 0).to(tl.int32)
-        at = slot.to(tl.int64)[None, :] * NUM_QUERIES_PER_KV + row[:, None]
-        row_max, row_sum, acc = _merge_parts(
-            row_max,
-            row_sum,
-            acc,
-            part_out_ptr,
-            part_lse_ptr,
-            at,
-            (part < num_parts)[None, :] & in_group[:, None],
-            HEAD_SIZE,
-            HEAD_SIZE_PADDED,
-        )
-    request = request.to(tl.int64)
-    head = kv_head * NUM_QUERIES_PER_KV + row
-    out_at = request * stride_out_token + head * stride_out_head
-    lse_at = request * (NUM_KV_HEADS * NUM_QUERIES_PER_KV) + head
-    _store_merged(
-        row_max, row_sum, acc, out_ptr + out_at, lse_ptr + lse_at, in_group, HEAD_SIZE, HEAD_SIZE_PADDED
-    )
-
-
-@triton.jit
-def _start_merge(NUM_ROWS: tl.constexpr, HEAD_SIZE_PADDED: tl.constexpr):
+def start_merge(NUM_ROWS: tl.constexpr, HEAD_SIZE_PADDED: tl.constexpr):
     """The state of rows that have seen no parts: as in softmax.py, with a part in the place of a key."""
     row_max = tl.full([NUM_ROWS], LOWEST, dtype=tl.float32)
     row_sum = tl.zeros([NUM_ROWS], dtype=tl.float32)
@@ -253,7 +162,7 @@ def _start_merge(NUM_ROWS: tl.constexpr, HEAD_SIZE_PADDED: tl.constexpr):
 
 
 @triton.jit
-def _merge_parts(
+def merge_parts(
     row_max,
     row_sum,
     acc,
@@ -282,7 +191,7 @@ def _merge_parts(
 
 
 @triton.jit
-def _store_merged(
+def store_merged(
     row_max, row_sum, acc, out_ptrs, lse_ptrs, mask, HEAD_SIZE: tl.constexpr, HEAD_SIZE_PADDED: tl.constexpr
 ):
     dim = tl.arange(0, HEAD_SIZE_PADDED)
@@ -291,53 +200,6 @@ def _store_merged(
     output = (acc / divisor[:, None]).to(out_ptrs.dtype.element_ty)
     tl.store(out_ptrs[:, None] + dim[None, :], output, mask=mask[:, None] & (dim < HEAD_SIZE)[None, :])
     tl.store(lse_ptrs, tl.where(empty, float("-inf"), (row_max + tl.log2(divisor)) * LN_2), mask=mask)
-
-
-def launch_merge_shares(
-    part_outs: torch.Tensor,
-    part_lses: torch.Tensor,
-    seq_lens: torch.Tensor,
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    *,
-    window: int,
-    tile_size: int,
-) -> None:
-    """Put together what the shares of hopper_decode_kernel.py have cut."""
-    num_programs, _, num_queries_per_kv, head_size = part_outs.shape
-    num_reqs, num_heads, _ = out.shape
-    num_kv_heads = num_heads // num_queries_per_kv
-    num_sequences = num_reqs * num_kv_heads
-    head_size_padded = triton.next_power_of_2(head_size)
-    # Parts of a sequence where all are of equal length; a ragged batch's longest needs a few rounds. What a program
-    # loads at once, in 32 KB, is divided between parts and rows.
-    even_parts = triton.cdiv(num_programs, num_sequences) + 1
-    most = min(64, 8192 // head_size_padded)
-    num_parts = max(8, min(most, triton.next_power_of_2(even_parts)))
-    num_rows = min(most // num_parts, triton.next_power_of_2(num_queries_per_kv))
-    with torch.cuda.device_of(out):
-        _merge_shares_kernel[(num_sequences, triton.cdiv(num_queries_per_kv, num_rows))](
-            part_outs,
-            part_lses,
-            seq_lens,
-            out,
-            lse,
-            num_reqs,
-            window,
-            *out.stride()[:2],
-            NUM_PROGRAMS=num_programs,
-            TILE_SIZE=tile_size,
-            NUM_KV_HEADS=num_kv_heads,
-            NUM_QUERIES_PER_KV=num_queries_per_kv,
-            HEAD_SIZE=head_size,
-            HEAD_SIZE_PADDED=head_size_padded,
-            LANES=max(128, triton.next_power_of_2(num_reqs)),
-            NUM_PARTS=num_parts,
-            NUM_ROWS=num_rows,
-            num_warps=4,
-            maxnreg=MERGE_REGISTERS,
-            launch_pdl=True,
-        )
 
 
 def launch_merge_splits(

@@ -13,7 +13,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.experimental.gluon._runtime import GluonASTSource
 
-from kernels import hopper_decode, hopper_decode_kernel, merge, runtime
+from kernels import hopper_decode, hopper_decode_kernel, hopper_decode_merge, runtime
 from kernels.options import ScoreOptions
 
 TYPES = {
@@ -68,13 +68,16 @@ class CompileOnly:
 
 def main():
     runtime.num_multiprocessors = lambda device: 132
-    decode, merging = hopper_decode_kernel.paged_decode_hopper_kernel, merge._merge_shares_kernel
+    decode, merging = (
+        hopper_decode_kernel.paged_decode_hopper_kernel,
+        hopper_decode_merge._merge_shares_kernel,
+    )
     for dtype, num_heads, num_kv_heads, head_size, block_size, features in json.loads(sys.argv[1]):
         launch = (
             f"{dtype} {num_heads}/{num_kv_heads} heads of {head_size}, blocks of {block_size}, {features}"
         )
         hopper_decode_kernel.paged_decode_hopper_kernel = CompileOnly(decode, GluonASTSource, launch)
-        merge._merge_shares_kernel = CompileOnly(merging, ASTSource, launch)
+        hopper_decode_merge._merge_shares_kernel = CompileOnly(merging, ASTSource, launch)
         query = torch.zeros(3, num_heads, head_size, dtype=getattr(torch, dtype))
         cache = torch.zeros(64, block_size, num_kv_heads, head_size, dtype=query.dtype)
         table = torch.zeros(3, 4096 // block_size, dtype=torch.int32)

@@ -167,7 +167,7 @@ DECODE_MUTANTS = (
 
 _states = _of("merge.py", "_merge_attn_states_kernel", MERGE)
 _splits = _of("merge.py", "_merge_splits_kernel", MANY_SPLITS, DECODE)
-_parts = _of("merge.py", "_merge_parts", MANY_SPLITS, DECODE)
+_parts = _of("merge.py", "merge_parts", MANY_SPLITS, DECODE)
 MERGE_MUTANTS = (
     _states("states added as they are", "tl.exp2(row_max - new_max)", "tl.exp2(row_max - row_max)", "added-without-rescaling"),
     _states("merge: sum not rescaled", "row_sum * rescale", "row_sum", "l-not-rescaled"),
@@ -253,8 +253,8 @@ HOPPER_MUTANTS = (
 
 _hopper_share = _of("hopper_decode_kernel.py", "_consume", HOPPER_DECODE)
 _hopper_fetch = _of("hopper_decode_kernel.py", "_produce", HOPPER_DECODE)
-_hopper_merge = _of("merge.py", "_merge_shares_kernel", HOPPER_DECODE)
-_hopper_owner = _of("merge.py", "_find_program", HOPPER_DECODE)
+_hopper_merge = _of("hopper_decode_merge.py", "_merge_shares_kernel", HOPPER_DECODE)
+_hopper_owner = _of("hopper_decode_merge.py", "_find_program", HOPPER_DECODE)
 HOPPER_DECODE_MUTANTS = (
     _hopper_merge("hopper decode: the last part forgotten", "- first_program + 1", "- first_program"),
     _hopper_owner("hopper decode: longer shares forgotten", "num_longer + behind // steps", "behind // steps"),

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kernels
-from kernels import hopper_decode, merge, runtime
+from kernels import hopper_decode, hopper_decode_merge, runtime
 from kernels.options import ScoreOptions
 from tests.kernels.batches import Spec, assert_attention_right, make_batch
 from tests.kernels.gluon_emulator import emulate
@@ -58,7 +58,7 @@ def emulated(monkeypatch):
     """The CPU, with Gluon emulated and three multiprocessors."""
     (module,) = emulate(monkeypatch, "hopper_decode_kernel")
     monkeypatch.setattr(runtime, "num_multiprocessors", lambda device: 3)
-    for waits in (module, merge):
+    for waits in (module, hopper_decode_merge):
         monkeypatch.setattr(waits, "gdc_wait", lambda: None)
         monkeypatch.setattr(waits, "gdc_launch_dependents", lambda: None)
     return torch.device("cpu")
