@@ -26,6 +26,24 @@ def test_what_is_kept_is_what_the_benchmark_found():
     assert roofline.committed() == roofline.select(json.loads(result.read_text()))
 
 
+def test_what_the_lesson_says_of_them_is_what_they_are():
+    kept = roofline.committed()
+    packed, splits = "kernels: GQA packed", "kernels: split, paged_decode"
+    by = {(point.who, point.case): point for point in kept.points}
+
+    def share(who: str) -> str:
+        point = by[who, "decode 1 x 32k"]
+        floor = max(point.bytes / roofline.BYTES_PER_S, point.flops / kept.flop_per_s)
+        return f"{100e6 * floor / point.us:.0f} %"
+
+    lesson = " ".join(
+        (Path(__file__).parents[2] / "source" / "03_build.py").read_text().replace("\n#", "").split()
+    )
+    assert f"packed heads reach {share(packed)} of the roof there, splits {share(splits)}" in lesson
+    packed_us, splits_us = (by[who, "decode 64 x 2k"].us for who in (packed, splits))
+    assert f"a little ahead, {packed_us:.0f} against {splits_us:.0f} us" in lesson
+
+
 def test_wrong_outputs_and_what_was_not_asked_for_are_left_out():
     results = {
         "paged_decode": {"us": 3.0, "right": True},
