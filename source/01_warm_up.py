@@ -186,9 +186,6 @@ plots.pool_map(moments)
 # - **physical block**: a place in the cache. `block_table[i]` is where logical block *i* lies.
 #
 # A block may even stand in two tables: requests with the same beginning can share the blocks of that beginning.
-#
-# How large should a block be? Small blocks waste less; large ones mean shorter tables and longer straight walks.
-# vLLM's default is `vllm/config/cache.py:45` (`DEFAULT_BLOCK_SIZE`), unless the chosen backend prefers another.
 
 # %% explorer-read [markdown]
 # Now hold the table in your own hands. The view below works a real `kernels.BlockPool`, the one that the checks use. The lines on
@@ -216,8 +213,8 @@ explorer
 # stay shared. The last one is written, and a block that is written has one owner: B's block 5 is copied to the block that is handed out
 # next (<b>copy-on-write</b>), and the new token goes to the copy.
 #
-# <b>3.</b> The first 8 tokens are found again as long as nobody needed their blocks: two full blocks, shared. A half-filled block is never
-# cached, so the rest is computed.
+# <b>3.</b> The first 8 tokens are found again as long as nobody needed their blocks: two full blocks, 9 and 2, shared. A half-filled
+# block is never cached, so the rest is computed.
 #
 # </details>
 #
@@ -225,6 +222,11 @@ explorer
 # hands out anew (`vllm/v1/core/block_pool.py:365` (`_maybe_evict_cached_block`)), and preempts a request by freeing its blocks
 # (`vllm/v1/core/sched/scheduler.py:938` (`self.kv_cache_manager.free(request)`)). The fork, with its copy,
 # is this course's own.
+
+# %% block-size-trade-read [markdown]
+# How large should a block be? Small blocks waste less; large ones mean shorter tables and longer straight walks.
+# vLLM's default is `vllm/config/cache.py:45` (`DEFAULT_BLOCK_SIZE`), unless the chosen backend prefers another. For the requests that the
+# paged cache let in above:
 
 # %% block-size-trade
 print("block_size   empty places   blocks in the longest table")

@@ -220,7 +220,7 @@ autograder.check("q4_forward", (q4_passed, q4_unknown, q4_metadata_source), suit
 # %% q4-hints [markdown]
 # <details><summary>Hint: where do I start?</summary>
 #
-# With the two parameter lists above. What is in the constructor's the model has said before the first request came.
+# With the two parameter lists above. Whatever is in the constructor's list, the model has said before the first request came.
 #
 # </details>
 #
@@ -293,7 +293,7 @@ for name in ("AttentionBackend", "AttentionMetadataBuilder", "AttentionImpl"):
 
 # %% q5-roles-read [markdown]
 # You saw all three at work in the trace above. Here are their calls once more, with what they were given. Whose method
-# was called first, and on what: an object or the class?
+# was called first?
 
 # %% q5-calls
 for call in step.calls():
@@ -312,7 +312,8 @@ for call in step.calls():
 # request: it happens when the layer is made. (A model with two kinds of layers has two groups, and two builds. Our
 # <code>run_step</code> makes a builder for each layer, because it has only one.)
 #
-# That is why the builder is worth having: what it computes, 32 layers do not compute again.
+# That is why the builder is worth having: what it computes, 32 layers do not compute again. The first calls were the
+# backend's, on the class: no object of it was ever made.
 #
 # </details>
 
@@ -888,7 +889,7 @@ autograder.check("self_path", q_path, suite="hidden")
 ### END HIDDEN TESTS
 
 # %% self-hints [markdown]
-# <details><summary>Hint: I have five boxes and no sixth edge</summary>
+# <details><summary>Hint: I have five edges and no sixth</summary>
 #
 # The write and the read each have three edges: layer to operator, operator to impl, impl to kernel. Nothing but the layer
 # is on both ways.
@@ -896,6 +897,14 @@ autograder.check("self_path", q_path, suite="hidden")
 # </details>
 #
 # More: `autograder.hint("self_path")`.
+
+# %% self-branches [markdown]
+# <details><summary>After your drawing: what do the branches have in common?</summary>
+#
+# They part below the layer, in the row of the operators. Both have the layer above them, and both operators ask
+# <code>get_attention_context</code>, if you drew it. No call brings them together again: they meet only in the cache.
+#
+# </details>
 
 # %% remember [markdown]
 # ### What to remember

@@ -157,6 +157,15 @@ steps.picture()
 other_query, *other_caches = small_batch([22], seed=4)
 widgets.SoftmaxStepper(course.softmax_steps(8 * other_query, *other_caches, scale))
 
+# %% steps-view-seen [markdown]
+# <details><summary>What you should have seen</summary>
+#
+# The factor is 1 in blocks 2 to 5: the largest score of all stands in block 1. A block has to beat everything before it, and the more
+# there is, the less likely that gets: on long rows nearly every factor is 1. float16 without line 6: from block 1 on, since exp(12.3)
+# is more than 65504.
+#
+# </details>
+
 # %% one-head-invariants [markdown]
 # **What must hold, and what breaks if it doesn't**
 #
@@ -167,7 +176,7 @@ widgets.SoftmaxStepper(course.softmax_steps(8 * other_query, *other_caches, scal
 # | 4 | of the last block only `held` slots | old tokens of somebody else get weight; with NaN, NaN |
 # | 6 | the maximum never falls | exp overflows |
 # | 7 | `l` **and** `acc` get the factor | right for one block, wrong for two |
-# | 8 | the division comes last | a mean of means; and 0 / 0 for a request of length 0 |
+# | 8 | the division comes last, and only where something was seen | a mean of means; 0 / 0 for a request of length 0, as in this loop: yours will need a guard |
 #
 # **Natural stop.** Everything that follows is this loop, done for more at once.
 
@@ -286,6 +295,10 @@ for length in (12, 10):
 # Attention is a weighted mean: over full blocks the order of the terms does not matter. A test with full blocks only
 # **cannot see** a wrong order. The partial last block does: read backwards, the tokens that are left out are others. (So do
 # causal queries, rung 4.) Choose your test inputs with that in mind.
+#
+# This also answers the first prediction of this part. Blocks are shuffled and the table is forgotten: nobody notices if only blocks moved
+# that no request owns, or if each request's blocks, all of them full, changed places among themselves and every query is a decode. In
+# every other case a request reads a stranger's tokens, or its own in the wrong place, and no error is raised.
 
 
 # %% q8-contract-code nbgrader={"solution": true}
@@ -510,7 +523,7 @@ print("find_contract_breach says:", find_contract_breach(paged_online_attention)
 # program works on tiles: `tl.arange(0, 16)` is sixteen numbers, `tl.load(ptr + offsets, mask=..., other=0.0)` loads as many. A
 # tensor arrives as a pointer to its first element, and you do the index arithmetic with strides yourself.
 #
-# Below a whole kernel in six lines: program r adds up row r. The last row of numbers does not fill the tile, so that lanes past
+# Below a whole kernel in six lines: program r adds up row r. A row of six numbers does not fill a tile of eight, so that lanes past
 # `num_columns` are masked: they load nothing.
 
 
@@ -583,8 +596,9 @@ prediction_lanes = ""
 # %% q9-triton-read [markdown]
 # ### Exercise: the kernel
 #
-# The answer to the last question: the next slot's key, or whatever follows the cache. No error, wrong scores. So masks guard three
-# things: slots past `seq_len`, dimensions past `HEAD_SIZE`, table entries past the end.
+# The answer to the last question: the next kv head's key; behind the last head, the next slot's; behind the last slot, whatever follows
+# the cache. No error, wrong scores. So masks guard three things: slots past `seq_len`, dimensions past `HEAD_SIZE`, table entries past
+# the end.
 #
 # One more trap. `block * stride_block` is computed in the block number's type, int32, and a cache can hold more than 2³¹
 # elements: `.to(tl.int64)` first. A check has such a cache (most of it is never touched, so that it costs no memory).
@@ -864,7 +878,7 @@ widgets.MaskTiles(num_computed=10, num_new=6, block_q=4, tile_size=4, predict=Tr
 # </details>
 
 # %% q10-torch-read [markdown]
-# The corner is at the bottom right, not at the top left. Three mistakes to look out for: `<` for `<=`; counting from the chunk's
+# The triangle of the mask ends in the bottom right corner: the last query sees the last key. It does not begin in the top left one. Three mistakes to look out for: `<` for `<=`; counting from the chunk's
 # start; masking the last block only, when a chunk spans several. **A check of your own:** a prompt in one piece and the same prompt
 # in chunks must give the same output.
 #
@@ -1151,11 +1165,14 @@ widgets.SplitTimeline()
 # <details><summary>After your guesses: what is there to see?</summary>
 #
 # Without splits the long request decides alone when the step ends. With 16 for everybody its tokens are well spread, but a short request
-# is cut into crumbs: most of the time goes into beginning and ending. An equal part of all tokens cuts A and leaves the others whole.
-# In an even batch it cuts nothing, and then nothing has to be merged.
+# is cut into crumbs: most of the time goes into beginning and ending. An equal part of all tokens cuts A into six and B into two, and
+# leaves the others whole. In an even batch it cuts nothing, and then nothing has to be merged. With one long request 8 fixed splits are
+# as good: 2 kv heads times 8 are 16 programs, one for each multiprocessor. With 8 multiprocessors they are two rounds, and 4 splits are
+# the number: a fixed number fits one batch on one GPU.
 #
-# One more thing in the balanced picture: the last multiprocessors wait although the parts are about equal, because short requests come
-# last and find no gap of their size. Nothing is free, the merge least of all: it is a second launch.
+# One more thing in the balanced picture: the eight multiprocessors in the middle wait although the parts are about equal. The short
+# requests E and F come last, and there are only four programs of them to hand out. Nothing is free, the merge least of all: it is a
+# second launch.
 #
 # </details>
 
@@ -1166,6 +1183,16 @@ widgets.SplitTimeline()
 
 # %% q10b-recorded
 recorded_schedules.show([8192, 1536, 1024, 512, 512, 256])
+
+# %% q10b-recorded-seen [markdown]
+# <details><summary>Where it differs</summary>
+#
+# On the H100 the balanced schedule ends first, as in the model, but by a hair: 25.9 us, and 26.4 with 16 splits for everybody, where the
+# model has 2368 against 4976 tokens. A real multiprocessor holds several programs, so that one begins while another reads, and the
+# crumbs' beginnings cost little. Without splits it is 206 us: idle neighbours cannot help the one long program. The merge is not in the
+# recording, and a fixed number of splits leaves it more partial states.
+#
+# </details>
 
 # %% q10b-exercise-read [markdown]
 # Lesson 1 has the way out: states merge. Split the sequence's blocks into `num_splits` shares, let a program walk over each, and write
@@ -1394,9 +1421,10 @@ for program, blocks in readers.items():
     )
 
 # %% q10b-see-view-read [markdown]
-# Step through it. Predict: which blocks will the third program of the splitting kernel touch, and how many of its stores go to the
-# output? Choose that program and look. Then choose the tensor of partial outputs: who writes it, and which line of which kernel
-# reads it again? Those bytes are the price of splitting.
+# Step through it. The lines above say which blocks each program reads, and name only programs that read one. Predict: what does the
+# fourth program load and store, if it is not among them, and how many of the third one's stores go to the output? Choose each and look.
+# Then choose the tensor of partial outputs: who writes it, and which line of which kernel reads it again? Those bytes are the price of
+# splitting.
 
 # %% q10b-see-view
 recording.least = course.recording.least_bytes(batch[4], batch[1], batch[2])
@@ -1423,7 +1451,7 @@ widgets.MemoryView(recording, batch[3], batch[4])
 # *10 minutes, ●○○, nothing graded.*
 #
 # A kernel takes at least as long as its bytes need through the memory, and as its arithmetic needs on the tensor cores. The **roof** is
-# the larger of the two. Decode does about 4 operations for every byte, where a Hopper GPU could do 200: bytes decide.
+# the larger of the two. Decode does about 4 operations for every byte, and the H200's roof bends only at about 160: bytes decide.
 #
 # On a GPU the next cell times your kernels beside the rungs of `kernels`, on one long request and on many short ones. Without one it
 # shows what the course measured on an H200, and says so. Beside the roof stands the **ladder**: what share of the roof each kernel
@@ -1440,9 +1468,10 @@ roofline.show(
 # %% roofline-seen [markdown]
 # <details><summary>For which batch it helps, and why not for the other</summary>
 #
-# One request of 32k tokens is 8 programs without splits, one for each kv head, and a hundred multiprocessors have nothing to do: packed heads
-# reach 3 % of the roof there, splits 71 %. 64 requests are 512 programs, enough for all of them, and each is as long as the others. Nothing is
-# left to win by cutting, and the merge and the plan cost something: the rung without splits is a little ahead, 129 against 133 us.
+# One request of 32k tokens is 8 programs without splits, one for each kv head, and a hundred multiprocessors have nothing to do. On the
+# H200 packed heads reach 3 % of the roof there, splits 71 %. 64 requests are 512 programs, enough for all of them, and each is as long as the
+# others. Nothing is left to win by cutting, and the schedule and the merge cost something: there the rung without splits is a little ahead,
+# 129 against 133 us.
 # Why does <code>paged_decode</code> not take that rung then? The shapes are the same when one of the 64 requests is long and the others are
 # short, and lengths are on the GPU, where nobody waits to read them. With 128 requests of very different lengths that rung took
 # twice as long as <code>paged_decode</code> (<code>bench/results/nvidia-h200.md</code>, decode 128 ragged).

@@ -56,6 +56,9 @@ print("Triton kernels run on:", kernels.describe())
 # | **how long attention takes in it** | an H200's times from the course's benchmark, fitted, with the noise of its runs. It is a **replay**, and every output says so |
 # | **how long the rest takes** | a constant: 8 billion parameters, read once a step, computed once a token |
 #
+# Who serves is a **contender**. `ours` is what a caller of `kernels` gets, on an H200 often its kernels for Hopper GPUs; `ours, Triton tier`
+# is our Triton kernels alone.
+#
 # On a GPU of your own, `serving.run(plan, source="gpu")` times the kernels as steps need them, ours through the backends of lesson 2 and
 # FlashAttention, FlashInfer and vLLM's Triton kernel where they are installed. What is graded is the replay: it is the same everywhere.
 
@@ -71,7 +74,7 @@ print(step_times.describe_rest())
 # %% q11-step-read [markdown]
 # ### A step is more than attention
 #
-# Three steps, each with one layer's attention as measured or fitted, times 32 layers, and the rest of the model.
+# Three steps, each with one layer's attention as fitted, times 32 layers, and the rest of the model.
 
 # %% q11-step
 steps = {
@@ -788,6 +791,9 @@ for name, backend, room in (
     said = served.generate(prompts, 5)
     numbers = next(iter(served.layers.values())).kv_cache.numel() // (room * 4)
     print(f"{name}: {numbers} numbers a token and layer, {served.num_preemptions} preemptions, {said}")
+print(
+    f"Keys and values of 4 heads are {2 * 4 * 32}, a latent and its position {32 + 8}: {2 * 4 * 32 / (32 + 8):.1f} times smaller."
+)
 
 # %% q12-reuse-read [markdown]
 # ### What you did not write
@@ -900,7 +906,7 @@ autograder.check("q12_reuse", (q12_reuse, LatentBackend, LatentImpl, LatentMetad
 # %% q13-read [markdown]
 # ## Part 3: Garbage
 #
-# *50 minutes, ●●●.*
+# *50 minutes, ●●●, question 13: 10 points for the tester, 6 for the minimiser, 6 for the names, 6 for the explanation.*
 #
 # > **Garbage at long contexts since the upgrade.** One of our users pastes a contract of 20 pages and gets word salad. Short
 # > questions are fine. We replayed the prompt on a test machine: fine too. Before the upgrade nobody complained. Nothing else was
@@ -932,8 +938,9 @@ before, after = closed("slate"), closed("basalt")
 #
 # - `Case.of([9, 5])` is one step with two requests, 9 and 5 tokens, a query token each; `Case.of([9, 5], [4, 1])` gives the first
 #   four.
-# - Fields: `num_heads`, `num_kv_heads`, `block_size`, `window`, `layout` ("NHD", "HND"), `dtype`, `kv_dtype` ("auto", "fp8") with
-#   `k_scale` and `v_scale`, `magnitude`, `unowned` (what nobody's slots hold: "nan", "zeros", "large"), `lowest_block`, `seed`.
+# - Fields: `num_heads`, `num_kv_heads`, `block_size`, `window`, `layout`, `dtype`, `kv_dtype` ("auto", "fp8") with `k_scale` and `v_scale`, `magnitude`, `unowned` (what nobody's slots hold: "nan", "zeros", "large"), `lowest_block`, `seed`.
+# - The `layout` "NHD" is a cache `[num_blocks, block_size, num_kv_heads, head_size]`, as in lesson 3; in "HND" block_size and num_kv_heads
+#   have changed places.
 # - `case.then({0: 10, 1: 6})` adds a step. Who is left out is not in it; `moved=[0]` gives request 0 new blocks, as after a
 #   preemption.
 
@@ -1348,8 +1355,8 @@ autograder.check("q13_diagnosis", q13_diagnosis, suite="hidden")
 # ## Part 4: Grade yourself
 #
 # *10 minutes, ●○○, nothing graded.* Thirteen questions, as an interviewer would ask them. Answer each aloud, in a minute, without
-# scrolling up; then open its fold and give yourself a note: **2** could explain it to somebody, **1** half of it or with help, **0** could not
-# answer. The cell below the folds makes a reading plan of your notes.
+# scrolling up; then open its fold and give yourself a mark: **2** could explain it to somebody, **1** half of it or with help, **0** could not
+# answer. The cell below the folds makes a reading plan of your marks (`notes`).
 #
 # An interviewer listens for three things: do you name the *thing* (file, class, tensor), do you know what it *costs*, and what *breaks* without
 # it.
@@ -1443,8 +1450,8 @@ autograder.check("q13_diagnosis", q13_diagnosis, suite="hidden")
 #
 # <details><summary>13. A model says garbage with one backend. Find out why.</summary>
 #
-# Same inputs through two backends, first layer and first token that differ, then the smallest case: one request, one head, two blocks. Each family
-# of faults has its own sign: tails, windows, offsets, head maps, layouts, log bases. <i>Asked next:</i> what would you change
+# Same inputs through two backends, first layer and first token that differ, then the smallest case that still fails, cut one thing at a time; the
+# batch may be a part of it. Each family of faults has its own sign: tails, windows, offsets, head maps, layouts, log bases. <i>Asked next:</i> what would you change
 # so that it is found earlier next time?
 #
 # </details>

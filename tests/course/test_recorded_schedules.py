@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 import kernels
 from course import recorded_schedules
 from course.gpu_timeline import Recorded
+from course.widgets.split_timeline.model import Splitting
 from course.widgets.split_timeline.schedules import NAMES, run, shares
 
 LENGTHS = (400, 90, 0)
@@ -79,6 +82,16 @@ def test_without_a_gpu_the_lessons_batch_is_another_machines(capsys: pytest.Capt
 def test_the_lesson_shows_the_batch_that_is_kept() -> None:
     lesson = (Path(__file__).parents[2] / "source" / "03_build.py").read_text(encoding="utf-8")
     assert f"recorded_schedules.show({recorded_schedules.KEPT_SEQ_LENS})" in lesson
+
+
+def test_what_the_lesson_says_of_it_is_what_was_recorded() -> None:
+    kept = json.loads(recorded_schedules.KEPT.read_text(encoding="utf-8"))
+    one, fixed, balanced = (float(us) for us in re.findall(r"ends after ([\d.]+) us", kept["alt_text"]))
+    lesson = (Path(__file__).parents[2] / "source" / "03_build.py").read_text(encoding="utf-8")
+    assert f"by a hair: {balanced} us, and {fixed} with 16 splits for everybody" in lesson
+    assert f"Without splits it is {one:.0f} us" in lesson
+    model = Splitting(recorded_schedules.KEPT_SEQ_LENS).timelines()
+    assert f"{model['balanced'].makespan} against {model['fixed'].makespan} tokens" in lesson
 
 
 @pytest.mark.gpu
