@@ -98,7 +98,7 @@ def _paged_decode_kernel(
     TILE_SIZE: tl.constexpr,
     MIN_SPLIT_SIZE: tl.constexpr,
     FIXED_SPLIT_SIZE: tl.constexpr,
-    MAY_CUT: tl.constexpr,
+    MAY_CUT: tl.constexpr,  # False where the block table has no room for a sequence that is longer than a split
     LANES: tl.constexpr,
     NUM_GROUPS: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
@@ -123,7 +123,7 @@ def _paged_decode_kernel(
             LANES,
             NUM_GROUPS,
         )
-    else:  # no sequence can be longer than a split
+    else:  # whole sequences: nothing has to be added up
         request, number, num_splits = program // NUM_KV_HEADS, program % NUM_KV_HEADS, 1
         seq_len = tl.load(seq_lens_ptr + request)
     if request >= num_reqs:
@@ -401,7 +401,8 @@ def launch_decode(
             TILE_SIZE=tile_size,
             MIN_SPLIT_SIZE=config.min_split_size,
             FIXED_SPLIT_SIZE=fixed_split_size,
-            MAY_CUT=max_splits > 1,
+            # The same compiled code whatever the table's width, where the same bits are promised.
+            MAY_CUT=max_splits > 1 or options.batch_invariant,
             LANES=lanes,
             NUM_GROUPS=triton.cdiv(num_reqs, lanes),
             HAS_SOFTCAP=options.softcap is not None,
