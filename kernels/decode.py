@@ -8,8 +8,9 @@ split. A request in one split is done then. Otherwise a split's output goes to a
 and a second kernel puts the request's splits together (merge.py).
 
 Each key and value is read once, and nothing else is large: reading them bounds the speed. A load takes most of a
-microsecond, so an H200 reaches its bandwidth only with about 64 KB on their way in each multiprocessor: hence
-several programs on each, several tiles in flight in each (num_stages), and the block table read a tile ahead.
+microsecond, in which a multiprocessor of an H200 could read some 35 KB: so much has to be on its way in each, all
+the time. Hence several programs on each, the next tile on its way in each (num_stages; two with an fp8 cache), and
+the block table read a tile ahead.
 The fourth rung, hopper_decode.py, has a warp of its own for that; tiers.py says when paged_decode takes it.
 """
 
@@ -231,7 +232,7 @@ def choose_config(row_bytes: int, num_sequences: int, device: torch.device, *, f
     """
     # A tile of 16 KB of keys and one of values on their way make 32 KB a program, and several programs fit into a
     # multiprocessor. Larger tiles leave room for fewer programs, smaller ones have too few bytes for each wait.
-    # Measured, with others, in bench/results/decode-experiments.md.
+    # Measured, with others, in bench/results/tuning-h100.md.
     tile_size = max(16, min(128, 16384 // row_bytes))
     # Fewer splits than programs fit at once: a program that starts when others have ended, and reads when they
     # are done, costs more than the few long ones that the rest waits for. With more sequences than that, none is

@@ -1,13 +1,13 @@
 """Paged decode, second rung: the query heads that share a kv head go into one tile, so that a key is read once.
 
-Computes what decode.py computes. A program takes one kv head of one request and all query heads that it serves:
+Computes what decode.py computes, without its options. A program takes one kv head of one request and all query heads that it serves:
 row i of its tile is the i-th of them. The scores of a tile of keys are then one small matrix product on the
 tensor cores, and each key and value is read once instead of num_queries_per_kv times.
 Work is cut into num_reqs * num_kv_heads programs. Each reads its queries, its request's row of the block table,
 and the keys and values of its kv head; it writes the outputs and lses of its query heads.
 
 What bounds it: reading keys and values, as long as there are enough programs of about the same length. One
-request of 32k tokens keeps 8 of an H200's 132 multiprocessors busy; decode.py cuts it into pieces.
+request of 32k tokens with 8 kv heads keeps 8 of an H200's 132 multiprocessors busy; decode.py cuts it into pieces.
 """
 
 # mypy: allow-untyped-defs
@@ -107,7 +107,10 @@ def gqa_decode(
     out: torch.Tensor | None = None,
     return_lse: bool = False,
 ) -> AttentionResult:
-    """`kernels.paged_decode` without a schedule: the same arguments, the same result, the same errors."""
+    """`kernels.paged_decode` without a schedule and without its options: caches are in query's dtype.
+
+    The arguments, the result and ValueError are as there.
+    """
     contract.check_paged(query, key_cache, value_cache, block_table, seq_lens, None, scale, out)
     runtime.check_launch("query", query)
     num_reqs, num_heads, head_size = query.shape

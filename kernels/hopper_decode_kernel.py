@@ -2,13 +2,15 @@
 
 What it computes is what decode.py computes. How work is cut: a step is TILE_SIZE positions of one kv head of one
 request; all steps of a batch stand in one list, request by request, in it kv head by kv head, in it from the first
-position to the last; and program p of P takes the p-th of P equal shares, whatever the lengths are. The programs live
-from the first step to the last, two on each multiprocessor. In each, one warp (the producer) lets the copy engine
-(TMA) fetch keys and values into a ring in shared memory, a box of rows for each cache block, and runs ahead from one
-request into the next. Four warps (the consumer) multiply on the tensor cores (wgmma). Their tile has 64 rows, most of
-them padding for the few query heads of a kv head: that costs a third of the tensor cores' time, and saves moving keys
-and values through registers. Where a share ends within a sequence, what it has goes to a buffer with its lse, and the
-kernel behind this one merges (hopper_decode_merge.py).
+position to the last; and program p of P takes the p-th of P equal shares, whatever the lengths are. What a share has of
+one sequence is a run. The programs live from the first step to the last, two on each multiprocessor (one with heads of
+256). Each reads all of seq_lens to find its share, its queries and its part of the block table. In it one warp (the
+producer) lets the copy engine (TMA) fetch keys and values into a ring in shared memory, a box of rows for each cache
+block, and runs ahead from one request into the next. Four warps (the consumer) multiply on the tensor cores (wgmma).
+Their tile has 64 rows, most of them padding for the few query heads of a kv head: that costs a third of the tensor
+cores' time, and saves moving keys and values through registers. A sequence that one share holds is written to the
+output at once; where a share ends within a sequence, what it has goes to a buffer with its lse, and the kernel behind
+this one merges (hopper_decode_merge.py).
 
 What bounds it: reading keys and values, once each. Two rings keep up to 160 KB on their way in each multiprocessor,
 also while one request ends and the next begins.
@@ -367,7 +369,7 @@ def paged_decode_hopper_kernel(
     TILE_SIZE: gl.constexpr,
     BOX: gl.constexpr,
     STAGES: gl.constexpr,
-    LANES: gl.constexpr,  # at least num_reqs, a power of two
+    LANES: gl.constexpr,  # at least num_reqs and 128, a power of two
     HAS_SOFTCAP: gl.constexpr,
     HAS_ALIBI: gl.constexpr,
     HAS_SINKS: gl.constexpr,
@@ -389,7 +391,7 @@ def paged_decode_hopper_kernel(
     gdc_launch_dependents()
 
     # The share: nobody plans on the host, each program adds up seq_lens and finds where its share begins.
-    layout: gl.constexpr = gl.BlockedLayout([1 if LANES < 128 else LANES // 128], [32], [4], [0])
+    layout: gl.constexpr = gl.BlockedLayout([LANES // 128], [32], [4], [0])
     lane = gl.arange(0, LANES, layout=layout)
     seq_lens = gl.load(seq_lens_ptr + lane, mask=lane < num_reqs, other=0)
     steps = gl.where(lane < num_reqs, _count_steps(seq_lens, window, TILE_SIZE) * NUM_KV_HEADS, 0)

@@ -18,7 +18,8 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from kernels.merge import merge_parts, start_merge, store_merged
+from kernels.merge import merge_parts, store_merged
+from kernels.softmax import start_softmax
 
 __all__ = ["launch_merge_shares"]
 
@@ -58,7 +59,6 @@ def _merge_shares_kernel(
     NUM_KV_HEADS: tl.constexpr,
     NUM_QUERIES_PER_KV: tl.constexpr,
     HEAD_SIZE: tl.constexpr,
-    HEAD_SIZE_PADDED: tl.constexpr,
     LANES: tl.constexpr,  # at least num_reqs
     NUM_PARTS: tl.constexpr,  # loaded at once
     NUM_ROWS: tl.constexpr,
@@ -78,7 +78,7 @@ def _merge_shares_kernel(
     num_parts = _find_program(first_step + of_head - 1, num_steps, NUM_PROGRAMS) - first_program + 1
     row = tl.program_id(1) * NUM_ROWS + tl.arange(0, NUM_ROWS)
     in_group = row < NUM_QUERIES_PER_KV
-    row_max, row_sum, acc = start_merge(NUM_ROWS, HEAD_SIZE_PADDED)
+    row_max, row_sum, acc = start_softmax(NUM_ROWS, HEAD_SIZE)
 
     gdc_wait()
     gdc_launch_dependents()
@@ -98,15 +98,13 @@ def _merge_shares_kernel(
             at,
             (part < num_parts)[None, :] & in_group[:, None],
             HEAD_SIZE,
-            HEAD_SIZE_PADDED,
+            HEAD_SIZE,
         )
     request = request.to(tl.int64)
     head = kv_head * NUM_QUERIES_PER_KV + row
     out_at = request * stride_out_token + head * stride_out_head
     lse_at = request * (NUM_KV_HEADS * NUM_QUERIES_PER_KV) + head
-    store_merged(
-        row_max, row_sum, acc, out_ptr + out_at, lse_ptr + lse_at, in_group, HEAD_SIZE, HEAD_SIZE_PADDED
-    )
+    store_merged(row_max, row_sum, acc, out_ptr + out_at, lse_ptr + lse_at, in_group, HEAD_SIZE, HEAD_SIZE)
 
 
 def launch_merge_shares(
@@ -124,11 +122,10 @@ def launch_merge_shares(
     num_reqs, num_heads, _ = out.shape
     num_kv_heads = num_heads // num_queries_per_kv
     num_sequences = num_reqs * num_kv_heads
-    head_size_padded = triton.next_power_of_2(head_size)
     # Parts of a sequence where all are of equal length; a ragged batch's longest needs a few rounds. What a program
     # loads at once, in 32 KB, is divided between parts and rows.
     even_parts = triton.cdiv(num_programs, num_sequences) + 1
-    most = min(64, 8192 // head_size_padded)
+    most = min(64, 8192 // head_size)
     num_parts = max(8, min(most, triton.next_power_of_2(even_parts)))
     num_rows = min(most // num_parts, triton.next_power_of_2(num_queries_per_kv))
     with torch.cuda.device_of(out):
@@ -146,7 +143,6 @@ def launch_merge_shares(
             NUM_KV_HEADS=num_kv_heads,
             NUM_QUERIES_PER_KV=num_queries_per_kv,
             HEAD_SIZE=head_size,
-            HEAD_SIZE_PADDED=head_size_padded,
             LANES=max(128, triton.next_power_of_2(num_reqs)),
             NUM_PARTS=num_parts,
             NUM_ROWS=num_rows,

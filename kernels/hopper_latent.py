@@ -6,11 +6,10 @@ warpgroups take turns. There is no interpreter for Gluon: latent.py stays the tw
 says when this one applies. Grid and splits come from shapes alone, so nothing waits for the GPU and a CUDA graph can be
 captured.
 
-Predicted for 64 requests of 4096 tokens and 128 heads on an H100 (bf16, blocks of 64): 105 to 120 us, 610 to 690 TFLOP/s.
-The tensor cores alone take 80 us at 1.75 GHz, reading every row once from memory 90 us.
+64 requests of 4096 tokens and 128 heads take 137.5 us on an H100 (bf16, blocks of 64), 531 TFLOP/s (bench/results/
+tuning-h100.md; 105 to 120 us were predicted). The tensor cores alone take 80 us at 1.75 GHz, reading every row once from
+memory 90 us.
 """
-
-import functools
 
 import torch
 import triton
@@ -65,7 +64,6 @@ def objection(
     return None
 
 
-@functools.cache
 def latent_decode_hopper(
     query: torch.Tensor,
     latent_cache: torch.Tensor,

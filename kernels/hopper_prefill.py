@@ -2,9 +2,9 @@
 
 Gluon is Triton's lower floor: layouts of registers, barriers in shared memory, the copy engine and the roles of warps are
 written out instead of left to the compiler. It is worth it where arithmetic is the bound, in prefill. There is no
-interpreter for it, so `paged_prefill` stays its twin for every other machine, and `supports` says when this one applies.
+interpreter for it, so `paged_prefill` stays its twin for every other machine, and `objection` says when this one applies.
 
-Work is cut as in hopper_prefill_kernel.py: tiles of 128 rows, taken by one program a multiprocessor from a counter. The
+Work is cut as in hopper_prefill_kernel.py: tiles of 128 or 192 rows, taken by one program a multiprocessor from a counter. The
 grid and the number of tickets come from shapes alone, so nothing waits for the GPU and a CUDA graph can be captured.
 """
 
@@ -18,16 +18,15 @@ from kernels.contract import AttentionResult
 from kernels.options import Scale, ScoreOptions
 from kernels.scores import score_numbers
 
-__all__ = ["paged_prefill_hopper", "supports"]
+__all__ = ["objection", "paged_prefill_hopper"]
 
 _DTYPES = (torch.float16, torch.bfloat16)
 _ROWS = 64  # rows of a tile that one warpgroup has
-_HALF_TILES = True
 # Tiles of three warpgroups for each program from which on they were measured to be faster than two, by padded head size.
 _ROUNDS_FOR_THREE = {64: 6, 128: 24}
 
 
-def supports(
+def objection(
     query: torch.Tensor,
     key_cache: torch.Tensor,
     value_cache: torch.Tensor,
@@ -35,8 +34,8 @@ def supports(
     *,
     k_scale: Scale = None,
     v_scale: Scale = None,
-) -> str:
-    """Why `paged_prefill_hopper` cannot serve these arguments, or "" when it can. Looks at shapes only."""
+) -> str | None:
+    """Why `paged_prefill_hopper` cannot serve these arguments; None when it can. From shapes, dtypes, strides and the scale alone."""
     reason = runtime.hopper_objection(query.device, "hopper_prefill_kernel")
     if reason:
         return reason
@@ -64,7 +63,7 @@ def supports(
                 f"{name} must have heads of neighbouring elements at 16-byte addresses, "
                 f"got strides {list(strides)}"
             )
-    return ""
+    return None
 
 
 class _Counters:
@@ -139,13 +138,13 @@ def paged_prefill_hopper(
 
     Returns the output [num_tokens, num_heads, head_size] and, with `return_lse`, the natural logarithm of the sum of
     exponentials [num_tokens, num_heads] in float32. A token that sees nothing gets zeros and -inf.
-    Raises ValueError when an argument breaks the contract, or is one that `supports` refuses.
+    Raises ValueError when an argument breaks the contract, or is one to which there is an `objection`.
     """
     options = ScoreOptions(causal, sliding_window, softcap, alibi_slopes, sinks)
     contract.check_paged(
         query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, out, options, _DTYPES
     )
-    reason = supports(query, key_cache, value_cache, scale)
+    reason = objection(query, key_cache, value_cache, scale)
     if reason:
         raise ValueError(f"paged_prefill_hopper: {reason}")
     return run_prefill(
@@ -165,7 +164,7 @@ def run_prefill(
     out: torch.Tensor | None,
     return_lse: bool,
 ) -> AttentionResult:
-    """`paged_prefill_hopper` of arguments that were checked, and that `supports` lets pass."""
+    """`paged_prefill_hopper` of arguments that were checked, and to which there is no `objection`."""
     num_tokens, num_heads, _ = query.shape
     if out is None:
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
@@ -265,7 +264,7 @@ def _launch(
         ALIBI=options.alibi_slopes is not None,
         SINKS=options.sinks is not None,
         RETURN_LSE=lse is not None,
-        HALF_TILES=_HALF_TILES and options.causal and tile_size == 128,
+        HALF_TILES=options.causal and tile_size == 128,
         CONSUMERS=cut.consumers,
     )
     numbers = score_numbers(scale, options)

@@ -77,7 +77,7 @@ def _update_softmax(scores, row_max, row_sum, scale):
 def _clean_values(value_tile, kv_start, seq_len, C: gl.constexpr):
     """Zero the rows of a tile of values that lie past the request's end: they may hold NaN, and 0 * NaN is NaN.
 
-    Both consumers do it, each before its own product; they write the same.
+    Every consumer does it, each before its own product; they write the same.
     """
     HEAD_SIZE_PADDED: gl.constexpr = C.HEAD_SIZE_PADDED
     TILE_SIZE: gl.constexpr = C.TILE_SIZE

@@ -1,14 +1,16 @@
 """The Gluon program of `kernels.hopper_prefill`: paged attention of a ragged batch on one Hopper GPU.
 
 What it computes: softmax(query @ key^T * scale) @ value for every query token, keys and values read through the
-block table. How work is cut: a tile is BLOCK_Q query tokens times the PACK query heads that share a kv head, so
-BLOCK_M = 128 rows; one CTA a multiprocessor takes tiles from a counter until none are left, longest first. In a CTA
-one warp (the producer) finds the next tile and lets the copy engine (TMA) fetch queries, keys and values into shared
-memory, one box of rows a cache block; two warpgroups (the consumers) own 64 rows each, multiply on the tensor cores
-(wgmma) and keep scores, weights and output in registers. They take turns: while one does its softmax, the other
-multiplies. A block of 128 keys costs 4 * 128 * 128 * head_size operations and reads 2 * 128 * head_size elements from
-the L2 cache: 128 operations a byte, so the tensor cores (or the power that they draw) are the bound, and what has to be
-hidden is everything else: the softmax, the fetches, and the end of one tile and the start of the next.
+block table. How work is cut: a tile is BLOCK_Q query tokens times the PACK query heads that share a kv head, 128 rows,
+or 192 where a program has many tiles (hopper_prefill.py); one CTA a multiprocessor takes tiles from a counter until
+none are left, longest first. In a CTA one warp (the producer) finds the next tile and lets the copy engine (TMA) fetch
+queries, keys and values into shared memory, one box of rows a cache block; two or three warpgroups (the consumers) own
+64 rows each, multiply on the tensor cores (wgmma), keep scores, weights and output in registers, and write output and
+lse. Of two, each has the next tile's scores multiplied beside this tile's output; of three, one multiplies while
+others take their softmax. A block of 128 keys costs 4 * 128 * 128 * head_size operations and reads
+2 * 128 * head_size elements from the L2 cache: 128 operations a byte, so the tensor cores (or the power that they draw)
+are the bound, and what has to be hidden is everything else: the softmax, the fetches, and the end of one tile and the
+start of the next.
 """
 
 # mypy: allow-untyped-defs
@@ -47,8 +49,8 @@ def paged_prefill_kernel(
     alibi_slopes_ptr,  # [num_heads]
     sinks_ptr,  # [num_heads]
     counter_ptr,  # [4]: see produce; zeros before and after a launch
-    scale_in,
-    scale_out,
+    scale_in,  # with SOFTCAP 2 * log2(e) * scale / softcap, else unused
+    scale_out,  # with SOFTCAP softcap * log2(e), else scale * log2(e)
     stride_table_req,
     stride_out_token,
     stride_out_head,

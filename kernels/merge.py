@@ -3,9 +3,10 @@
 A part's output is a weighted mean of its values, and its lse says how much weight stands behind it: the whole is
 the mean of the outputs with weights exp(lse). There are two kernels: for parts that a caller has, all of a batch
 in as many (merge_attn_states), and for the splits that decode.py made, of each request in its own number.
-Both read the parts, float32 from decode.py, and write one output and one lse a row. Reading the parts bounds
-the first. The second reads little, and the time of a launch and of a few loads in a row bounds it: so it
-loads many splits at once. What Hopper decode has cut is merged the same way in hopper_decode_merge.py.
+A program of the first takes some rows (a token and a head) over all parts, one of the second one or more query
+heads of a request. Both read the parts, float32 from this library's kernels, and write one output and one lse a
+row. Reading the parts bounds the first. The second reads little, and the time of a launch and of a few loads in
+a row bounds it: so it loads many splits at once. What Hopper decode has cut is merged in hopper_decode_merge.py.
 """
 
 # mypy: allow-untyped-defs
@@ -15,7 +16,7 @@ import triton
 import triton.language as tl
 
 from kernels import contract, runtime
-from kernels.softmax import LN_2, LOWEST
+from kernels.softmax import LN_2, start_softmax
 
 __all__ = ["merge_attn_states"]
 
@@ -49,9 +50,7 @@ def _merge_attn_states_kernel(
     in_head = dim < HEAD_SIZE
 
     # As in softmax.py, but a whole split takes the place of one key: its score is its lse.
-    row_max = tl.full([NUM_ROWS], LOWEST, dtype=tl.float32)
-    row_sum = tl.zeros([NUM_ROWS], dtype=tl.float32)
-    acc = tl.zeros([NUM_ROWS, HEAD_SIZE_PADDED], dtype=tl.float32)
+    row_max, row_sum, acc = start_softmax(NUM_ROWS, HEAD_SIZE_PADDED)
     for i in range(0, num_splits):
         split = tl.full([], i, dtype=tl.int64)
         lse_at = split * stride_lses_split + token * stride_lses_token + head
@@ -115,21 +114,21 @@ def _merge_splits_kernel(
     NUM_QUERIES_PER_KV: tl.constexpr,
     HEAD_SIZE: tl.constexpr,
     HEAD_SIZE_PADDED: tl.constexpr,
-    NUM_SPLITS: tl.constexpr,  # loaded at once
-    NUM_HEADS: tl.constexpr,  # of this program
+    SPLITS_AT_ONCE: tl.constexpr,  # loaded together
+    HEADS_AT_ONCE: tl.constexpr,  # of one program
 ):
-    """One program: NUM_HEADS query heads of one request, one after the other."""
+    """One program: HEADS_AT_ONCE query heads of one request, one after the other."""
     request = tl.program_id(0).to(tl.int64)
     first_program = tl.load(plan_ptr + request * 2).to(tl.int64)
     num_splits = tl.load(plan_ptr + request * 2 + 1)
     if num_splits == 1:
         return  # decode.py wrote the output
-    for i in range(NUM_HEADS):
-        head = tl.program_id(1) * NUM_HEADS + i
+    for i in range(HEADS_AT_ONCE):
+        head = tl.program_id(1) * HEADS_AT_ONCE + i
         kv_head = head // NUM_QUERIES_PER_KV
-        row_max, row_sum, acc = start_merge(1, HEAD_SIZE_PADDED)
-        for start in range(0, num_splits, NUM_SPLITS):
-            split = start + tl.arange(0, NUM_SPLITS)
+        row_max, row_sum, acc = start_softmax(1, HEAD_SIZE_PADDED)
+        for start in range(0, num_splits, SPLITS_AT_ONCE):
+            split = start + tl.arange(0, SPLITS_AT_ONCE)
             at = (
                 first_program + split * NUM_KV_HEADS + kv_head
             ) * NUM_QUERIES_PER_KV + head % NUM_QUERIES_PER_KV
@@ -150,15 +149,6 @@ def _merge_splits_kernel(
         store_merged(
             row_max, row_sum, acc, out_ptr + out_at, lse_ptr + lse_at, one >= 0, HEAD_SIZE, HEAD_SIZE_PADDED
         )
-
-
-@triton.jit
-def start_merge(NUM_ROWS: tl.constexpr, HEAD_SIZE_PADDED: tl.constexpr):
-    """The state of rows that have seen no parts: as in softmax.py, with a part in the place of a key."""
-    row_max = tl.full([NUM_ROWS], LOWEST, dtype=tl.float32)
-    row_sum = tl.zeros([NUM_ROWS], dtype=tl.float32)
-    acc = tl.zeros([NUM_ROWS, HEAD_SIZE_PADDED], dtype=tl.float32)
-    return row_max, row_sum, acc
 
 
 @triton.jit
@@ -226,8 +216,8 @@ def launch_merge_splits(
             NUM_QUERIES_PER_KV=num_heads // num_kv_heads,
             HEAD_SIZE=head_size,
             HEAD_SIZE_PADDED=triton.next_power_of_2(head_size),
-            NUM_SPLITS=64,
-            NUM_HEADS=heads_at_once,
+            SPLITS_AT_ONCE=64,
+            HEADS_AT_ONCE=heads_at_once,
             num_warps=4,
         )
 

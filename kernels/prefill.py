@@ -7,9 +7,12 @@ alone, as in vLLM's unified attention (vllm/v1/attention/ops/triton_unified_atte
 needs at most n // BLOCK_Q + 1 programs a kv head, so num_tokens // BLOCK_Q + num_reqs are enough for the batch, and
 each program finds its request by a binary search in query_start_loc. Nothing waits for the GPU, and a CUDA graph fits
 every batch of its shape. Programs with the most keys start first, so that none of them is left over at the end.
-Reads its queries once and the keys and values that they see, tile by tile; writes its outputs and their lse once.
+Where programs are too few to fill the GPU, keys are cut into splits as well, each a program's (prefill_tiles.py).
+Reads its queries once and the keys and values that they see, tile by tile; writes its outputs and their lse once, those
+of a split in float32 for merge.py.
 Bound: the matrix units, 4 * head_size operations a pair of query and key. Between them stand the exponentials of the
-softmax; so the product of queries and the next tile's keys is started before this tile's softmax, and runs beside it.
+softmax, in a program one after the other. So two programs share a multiprocessor where there are enough: one multiplies
+while the other takes exponentials.
 """
 
 # mypy: allow-untyped-defs
@@ -22,7 +25,7 @@ from kernels import contract, runtime
 from kernels.contract import AttentionResult
 from kernels.merge import launch_merge
 from kernels.options import Scale, ScoreOptions
-from kernels.prefill_tiles import choose_num_splits, choose_tile, pad_head_size
+from kernels.prefill_tiles import choose_key_splits, choose_tile, pad_head_size
 from kernels.scores import alibi, hide, score_numbers, softcap
 from kernels.softmax import (
     LOG2_E,
@@ -193,7 +196,7 @@ def _paged_prefill_kernel(
     BLOCK_M: tl.constexpr,  # rows of the tile; the first BLOCK_Q * NUM_QUERIES_PER_KV are used
     BLOCK_Q: tl.constexpr,  # query tokens of the tile
     TILE_SIZE: tl.constexpr,
-    NUM_STAGES: tl.constexpr,  # tiles of keys and values on their way at once, less one
+    NUM_STAGES: tl.constexpr,  # one more than the tiles that are on their way while one is multiplied
     NUM_SPLITS: tl.constexpr,
     CAUSAL: tl.constexpr,
     HAS_WINDOW: tl.constexpr,
@@ -391,7 +394,7 @@ def launch_prefill(
     tile = choose_tile(query, key_cache, block_table, options.batch_invariant)
     block_q = tile.rows // num_queries_per_kv
     num_programs = (num_tokens // block_q + num_reqs) * num_kv_heads
-    num_splits = 1 if options.batch_invariant else choose_num_splits(num_programs, max_seq_len, query.device)
+    num_splits = 1 if options.batch_invariant else choose_key_splits(num_programs, max_seq_len, query.device)
 
     numbers = score_numbers(scale, options)
     outputs, lses = out[None], lse[None]

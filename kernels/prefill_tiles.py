@@ -38,9 +38,8 @@ def choose_tile(
         return Tile(rows, runtime.interpreter_tile(rows, head_size_padded, max_seq_len), 4, 1)
     if query.element_size() == 4:  # true float32 runs on the ordinary multipliers: operands sit in registers
         return Tile(_fit_rows(average_rows, 16, num_queries_per_kv), 16, 8, 3)
-    if (
-        runtime.shared_memory(query.device) < 160 * 1024
-    ):  # Hopper and Blackwell have what the tiles below need
+    # The tiles below need up to 160 KB, which GPUs of data centres have, and others not.
+    if runtime.shared_memory(query.device) < 160 * 1024:
         return Tile(_fit_rows(average_rows, 64, num_queries_per_kv), 32, 4, 2)
     rows = _fit_rows(average_rows, 128, num_queries_per_kv)
     num_warps = 8 if rows > 64 or head_size_padded > 128 else 4
@@ -66,7 +65,7 @@ def _fit_rows(average_rows: int, largest: int, num_queries_per_kv: int) -> int:
     return max(rows, triton.next_power_of_2(num_queries_per_kv))
 
 
-def choose_num_splits(num_programs: int, max_seq_len: int, device: torch.device) -> int:
+def choose_key_splits(num_programs: int, max_seq_len: int, device: torch.device) -> int:
     """Splits of the keys, from shapes alone: more than one where programs are too few to fill the GPU."""
     wanted = runtime.num_multiprocessors(device) // num_programs
     return max(1, min(wanted, triton.cdiv(max_seq_len, 512), 32))

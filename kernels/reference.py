@@ -1,6 +1,6 @@
 """Paged attention in plain torch: slow, short, and the definition of what is right.
 
-The functions have the names and signatures of the Triton ones, so that one can stand in for the other. They
+The functions have the names and signatures of the Triton ones, but for `tier`, so that one can stand in for the other. They
 accumulate in float32, or in float64 when the inputs are float64, and run on any device. They work forward
 only, request by request. What each keyword argument means to a score is said once, in `_attend`.
 """

@@ -5,6 +5,8 @@ are to give about `wanted` splits, however their lengths differ: so the batch's 
 at most an equal part of them, and a request as many splits as it then needs, all of one length. A request of
 length 0 has one too: whoever takes it writes the zeros.
 
+Latent decode cuts every sequence into equally many splits instead, a number from shapes alone: `choose_num_splits`.
+
 Nobody plans on the host: each program reads all of seq_lens (4 bytes a request, from the L2 after the first) and
 finds its own split. How many programs to launch follows from shapes alone, so that a CUDA graph serves any
 lengths: a request has at most one split more than its share of `wanted`, which makes no more than

@@ -1,6 +1,6 @@
 """Paged decode, first rung: one program for one query head of one request.
 
-Computes what decode.py computes, in the plainest way. A program takes one query vector, walks over the keys of
+Computes what decode.py computes, without its options and in the plainest way. A program takes one query vector, walks over the keys of
 its kv head a tile at a time, and keeps an online softmax (softmax.py): one maximum, one sum, one output vector.
 Work is cut into num_reqs * num_heads programs. Each reads its query, its request's row of the block table, and
 every key and value of its kv head; it writes one output vector and one lse.
@@ -114,7 +114,10 @@ def single_query_decode(
     out: torch.Tensor | None = None,
     return_lse: bool = False,
 ) -> AttentionResult:
-    """`kernels.paged_decode` without its ideas: the same arguments, the same result, the same errors."""
+    """`kernels.paged_decode` without its ideas and its options: caches are in query's dtype.
+
+    The arguments, the result and ValueError are as there.
+    """
     contract.check_paged(query, key_cache, value_cache, block_table, seq_lens, None, scale, out)
     runtime.check_launch("query", query)
     num_reqs, num_heads, head_size = query.shape

@@ -1,4 +1,6 @@
-"""Online softmax, one tile of scores at a time: the three steps that every attention kernel here shares.
+"""Online softmax, one tile of scores at a time: the three steps of every attention kernel here.
+
+Kernels in Triton with a tile of queries call them; single_query.py and the Gluon programs write them out.
 
 A row's state is (row_max, row_sum, acc): the largest score so far, and the sums of exp2(score - row_max) and
 of exp2(score - row_max) * value. Scores are in log2 units (scale * log2(e) is folded into them), because exp2

@@ -46,7 +46,7 @@ def choose_tier(
         return Choice("triton", "batch_invariant asks for tiles that depend on the model's sizes alone")
     from kernels import hopper_prefill
 
-    objection = hopper_prefill.supports(
+    objection = hopper_prefill.objection(
         query, key_cache, value_cache, scale, k_scale=options.k_scale, v_scale=options.v_scale
     )
     if objection:
@@ -57,7 +57,8 @@ def choose_tier(
 def choose_decode_tier(
     query: torch.Tensor, key_cache: torch.Tensor, value_cache: torch.Tensor, options: ScoreOptions
 ) -> Choice:
-    """The tier for a `paged_decode` with these arguments. The figures are in bench/results/decode-experiments.md."""
+    """The tier for a `paged_decode` with these arguments. The figures are in bench/results/tuning-h100.md
+    and tuning-h200.md."""
     if runtime.INTERPRET:
         return Choice("interpreter", f"kernels run on: {runtime.describe()}")
     from kernels import hopper_decode
@@ -73,7 +74,7 @@ def choose_decode_tier(
     if objection:
         return Choice("triton", f"of the Hopper kernel: {objection}")
     if query.shape[2] != 128:
-        return Choice("triton", f"it was measured to be faster with heads of {query.shape[2]}")
+        return Choice("triton", f"the Triton kernel was measured to be faster with heads of {query.shape[2]}")
     num_sequences = len(query) * key_cache.shape[2]
     if num_sequences >= MANY_SEQUENCES:
         return Choice(
@@ -87,7 +88,7 @@ def choose_decode_tier(
 def choose_latent_tier(
     query: torch.Tensor, latent_cache: torch.Tensor, scale: float, *, kv_lora_rank: int, kv_scale: Scale
 ) -> Choice:
-    """The tier for a `latent_decode` with these arguments. The figures are in bench/results/latent-experiments.md."""
+    """The tier for a `latent_decode` with these arguments. The figures are in bench/results/tuning-h100.json."""
     if runtime.INTERPRET:
         return Choice("interpreter", f"kernels run on: {runtime.describe()}")
     from kernels import hopper_latent
@@ -129,7 +130,7 @@ def explain(
         >>> print(kernels.explain(query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale))
         interpreter: kernels run on: CPU (Triton interpreter)
 
-    Raises ValueError where `paged_attention` would.
+    Raises ValueError when an argument breaks the contract.
     """
     options = ScoreOptions(
         causal, sliding_window, softcap, alibi_slopes, sinks, k_scale, v_scale, batch_invariant
@@ -160,7 +161,7 @@ def explain_decode(
 ) -> Choice:
     """What `paged_decode` would do with these arguments and no `tier`, and why. Nothing is computed.
 
-    Raises ValueError where `paged_decode` would.
+    Raises ValueError when an argument breaks the contract.
     """
     options = ScoreOptions(
         True, sliding_window, softcap, alibi_slopes, sinks, k_scale, v_scale, batch_invariant

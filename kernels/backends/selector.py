@@ -90,7 +90,7 @@ def explain_attn_backend(
     *,
     device: torch.device | str | None = None,
 ) -> dict[str, list[str]]:
-    """Every candidate's reasons against the configuration, in the order in which they are asked. None: it is valid."""
+    """Every candidate's reasons against the configuration, in the order in which they are asked. An empty list: it is valid."""
     config = _make_config(head_size, dtype, kv_cache_dtype, block_size, use_mla, has_sink)
     capability = get_device_capability(device)
     _, invalid_reasons = get_valid_backends(config, capability)

@@ -174,7 +174,8 @@ MERGE_MUTANTS = (
     _states("merge: acc not rescaled", "acc * rescale[:, None]", "acc", "acc-not-rescaled"),
     _states("maximum of the first", "tl.maximum(row_max, score)", "tl.where(row_max > LOWEST, row_max, score)", "maximum-of-the-first-side"),
     _states("maximum of the last", "tl.maximum(row_max, score)", "score", "maximum-of-the-second-side"),
-    _states("two empty states", "tl.full([NUM_ROWS], LOWEST", 'tl.full([NUM_ROWS], float("-inf")', "nan-on-two-empty-states"),
+    _states("two empty states", "start_softmax(NUM_ROWS, HEAD_SIZE_PADDED)",
+            'start_softmax(NUM_ROWS, HEAD_SIZE_PADDED)\n    row_max -= float("inf")', "nan-on-two-empty-states"),
     _states("weights swapped", "weight = tl.exp2(score - new_max)", "weight = tl.exp2(new_max - score)", "factors-swapped"),
     _states("mean of the outputs", "weight = tl.exp2(score - new_max)", "weight = tl.where(seen, 1.0, 0.0)", "mean-of-the-outputs"),
     _states("winner takes all", "weight = tl.exp2(score - new_max)", "weight = tl.where(score == new_max, 1.0, 0.0)", "winner-takes-all"),
@@ -184,7 +185,7 @@ MERGE_MUTANTS = (
     _splits("split of another kv head", "split * NUM_KV_HEADS + kv_head", "split * NUM_KV_HEADS"),
     _splits("split of another head", "head % NUM_QUERIES_PER_KV", "0"),
     _parts("earlier parts not rescaled", "acc * rescale", "acc"),
-    _splits("splits over 64 forgotten", "range(0, num_splits, NUM_SPLITS)", "range(0, NUM_SPLITS, NUM_SPLITS)"),
+    _splits("splits over 64 forgotten", "range(0, num_splits, SPLITS_AT_ONCE)", "range(0, SPLITS_AT_ONCE, SPLITS_AT_ONCE)"),
     _parts("parts averaged", "weight = tl.exp2(score - new_max[:, None])", "weight = tl.where(mask, 1.0, 0.0)", "softmax-of-each-tile-averaged"),
 )  # fmt: skip
 

@@ -79,7 +79,7 @@ def test_any_shapes(own, num_blocks, block_size, heads, head_size, device):
 
 
 def test_splits_of_the_prefix(device, monkeypatch):
-    monkeypatch.setattr(prefill, "choose_num_splits", lambda *shapes: 3)
+    monkeypatch.setattr(prefill, "choose_key_splits", lambda *shapes: 3)
     monkeypatch.setattr(prefill.runtime, "interpreter_tile", lambda *sizes: 16)
     batch = shared(make_batch(Spec(REQUESTS), torch.float32, device), 2)
     sinks = torch.linspace(-2.0, 4.0, 4, device=device)

@@ -159,7 +159,7 @@ def test_features_together(case, device):
 @pytest.mark.parametrize("num_splits", [2, 5])
 @pytest.mark.parametrize("name", [None, "not causal", "window of 7", "everything"])
 def test_any_number_of_splits(name, num_splits, device, monkeypatch):
-    monkeypatch.setattr(prefill, "choose_num_splits", lambda *shapes: num_splits)
+    monkeypatch.setattr(prefill, "choose_key_splits", lambda *shapes: num_splits)
     monkeypatch.setattr(prefill.runtime, "interpreter_tile", lambda *sizes: 16)
     batch = make_batch(SPEC, torch.float16, device)
     options = {} if name is None else options_for(name, device)

@@ -129,7 +129,7 @@ def assert_right(batch, **options):
 @pytest.mark.parametrize("name", SPECS)
 def test_batches(name, machine):
     batch = make_batch(SPECS[name], torch.float16, machine)
-    reason = hopper_prefill.supports(batch.query, batch.key_cache, batch.value_cache, batch.scale)
+    reason = hopper_prefill.objection(batch.query, batch.key_cache, batch.value_cache, batch.scale)
     if reason:
         with pytest.raises(ValueError, match="paged_prefill_hopper"):
             paged_prefill_hopper(*batch.arguments)
@@ -331,9 +331,9 @@ def test_it_does_not_wait_for_the_device(hopper):
         torch.cuda.set_sync_debug_mode(mode)
 
 
-def test_supports_says_why_not():
+def test_the_objection_says_why_not():
     batch = make_batch(Spec(((3, 3),)), torch.float32, torch.device("cpu"))
-    assert "GPU" in hopper_prefill.supports(batch.query, batch.key_cache, batch.value_cache)
+    assert "GPU" in hopper_prefill.objection(batch.query, batch.key_cache, batch.value_cache)
     with pytest.raises(ValueError, match="query"):
         paged_prefill_hopper(*batch.arguments)
 
