@@ -37,7 +37,8 @@ test-gpu: environment ## the kernels, the checks, the judge and the lessons on t
 	@$(python) -c 'import kernels, sys; sys.exit(f"make test-gpu needs a CUDA GPU; kernels run on: {kernels.describe()}" if kernels.INTERPRET else 0)'
 	$(python) -m pytest tests/kernels tests/bench tests/autograder/test_checks.py tests/autograder/judge/test_gpu.py \
 		tests/source/test_notebooks_run.py tests/course/recording tests/course/serving tests/course/test_gpu_timeline.py \
-		tests/course/test_recorded_schedules.py tests/course/test_roofline.py tests/course/test_trace_launches.py $(PYTEST_ARGS)
+		tests/course/test_recorded_schedules.py tests/course/test_roofline.py tests/course/test_trace_launches.py \
+		tests/course/widgets/test_split_timeline.py $(PYTEST_ARGS)
 
 bench: environment ## measure the kernels on this machine
 	$(python) -m bench $(BENCH_ARGS)

@@ -73,11 +73,11 @@ class Finding:
 
 
 def python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Finding:
-    """The running interpreter: 3.11 or newer is needed, 3.11 to 3.13 are made by `make`."""
+    """The running interpreter: the versions that the pinned packages are there for."""
     found = ".".join(map(str, version))
-    if version < (3, 11):
+    if not (3, 11) <= version[:2] < (3, 14):
         return Finding(
-            "Python", MISSING, f"{found}, 3.11 or newer is needed", "make PYTHON=python3.12 environment"
+            "Python", MISSING, f"{found}, 3.11, 3.12 or 3.13 is needed", "make PYTHON=python3.12 environment"
         )
     return Finding("Python", OK, found)
 

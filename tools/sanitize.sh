@@ -28,7 +28,8 @@ cd "$(dirname "$0")/.."
 
 tool=${1:-memcheck}
 [ $# -gt 0 ] && shift
-python=${PYTHON:-python3}
+python=${PYTHON:-.venv/bin/python}
+[ -n "$(command -v "$python")" ] || python=python3
 
 sanitizer=$(command -v compute-sanitizer)
 for place in "${CUDA_HOME:-/usr/local/cuda}"/bin/compute-sanitizer \

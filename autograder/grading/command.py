@@ -94,14 +94,17 @@ def run(arguments: argparse.Namespace) -> int:
     os.chdir(course)
     lessons = arguments.lessons or sorted({path.stem for path in Path("source").glob("[0-9]*")})
     if not lessons:
-        return _refuse(f"there is no lesson in {Path('source').resolve()}")
+        return _refuse(
+            f"--course-dir: expected a course with lessons, got {course}: {Path('source').resolve()} has none"
+        )
     for given, name in ((options.out, "--out"), (options.exercises, "--exercise")):
         if given and len(lessons) > 1:
             return _refuse(f"{name}: expected one LESSON, got {', '.join(lessons)}")
     try:
         return _grade(lessons, options)
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on where it was", file=sys.stderr)
+        again = f"autograder grade --course-dir {course}" if arguments.sample_class else "the same command"
+        print(f"\nstopped; {again} goes on where it was", file=sys.stderr)
         return 130
 
 
@@ -120,7 +123,11 @@ def _grade(lessons: list[str], options: Options) -> int:
     prevented = {row.learner for row in rows if row.status == INFRASTRUCTURE}
     if prevented:
         names = ", ".join(sorted(prevented))
-        print(f"not graded for the machine's sake: {names}. Run the same command again.", file=sys.stderr)
+        print(
+            f"not graded for the machine's sake: {names}. Run it again, without --force, --learner or --exercise: only these are "
+            "judged.",
+            file=sys.stderr,
+        )
         status = 1
     return status
 

@@ -28,10 +28,11 @@ from autograder.grading.gradings import Gradings
 from autograder.grading.jobs import TIME_LIMIT, Done, Job, Setting, instructors_notebook
 from autograder.grading.journal import Journal, submission_key, write_whole
 from autograder.grading.judge_here import judge_here
-from autograder.grading.judging import outstanding, usable
+from autograder.grading.judging import SECRET, outstanding, usable
 from autograder.grading.progress import watched
 from autograder.grading.results import Result, write_results
 from autograder.grading.rows import remember_shown, rows_of, with_changes
+from autograder.grading.secret import read_or_make
 from autograder.grading.table import Row, as_text, write_csv
 from autograder.judge.rebuild import Unreadable, rebuild
 from autograder.judge.sandbox import why_unavailable
@@ -146,6 +147,11 @@ def _alone(course: Path) -> Iterator[None]:
 
 def _prepare(course: Path, lesson: str, api: Any) -> nbformat.NotebookNode:
     """The instructor's notebook; with nbgrader's `api` the gradebook's lesson is brought up to date as well."""
+    if api is not None and not bridge.judges(api):
+        raise GradingError(
+            f"--course-dir: {course} has no nbgrader_config.py of this course, and nbgrader alone would run learners' code "
+            "without a sandbox: copy nbgrader_config.py from the course's repository, or give --no-gradebook"
+        )
     script = course / "source" / f"{lesson}.py"
     path = instructors_notebook(course, lesson)
     if script.exists():
@@ -154,7 +160,10 @@ def _prepare(course: Path, lesson: str, api: Any) -> nbformat.NotebookNode:
         except ValueError as error:
             raise GradingError(str(error)) from error
     if not path.exists():
-        raise GradingError(f"there is no lesson {lesson}: neither {script} nor {path} exists.")
+        known = ", ".join(sorted({path.stem for path in script.parent.glob("[0-9]*")}))
+        raise GradingError(
+            f"LESSON: expected one of {known or 'none, source/ is empty'}, got {lesson}: neither {script} nor {path} exists."
+        )
     if api is not None:
         bridge.make_gradebook(api)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -198,6 +207,12 @@ def _accepted(
     if not submissions:
         raise GradingError(
             f"no submissions: {submitted} is empty. It holds LEARNER/{lesson}/{lesson}.ipynb; nbgrader collect fills it."
+        )
+    set_aside = course / bridge.SET_ASIDE / f"{lesson}.txt"
+    if options.submissions is None and set_aside.exists():
+        print(
+            f"{lesson}: some of what was handed in was set aside when it was collected: {set_aside}",
+            file=sys.stderr,
         )
     if options.learners:
         names = {submission.learner for submission in submissions}
@@ -247,6 +262,10 @@ def _judge_all(setting: Setting, results: list[Result], options: Options) -> Non
         jobs[result.key] = Job(result.key, path, only)
     failures = {}
     if jobs:
+        try:
+            read_or_make(setting.course / SECRET)
+        except ValueError as error:
+            raise GradingError(str(error)) from error
         if options.judge is None and not options.unsafe and (reason := why_unavailable()) is not None:
             raise GradingError(
                 f"learners' code cannot be isolated on this machine: {reason}. --unsafe grades without isolation: their "

@@ -139,7 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
                 print(f"  the verdict was {_shown(then)}")
         print("The verdict is not the same." if differs else "The verdict is the same.")
         return int(differs)
-    except (ReplayError, SandboxUnavailable, SandboxLost, Unreadable, OSError) as error:
+    except (ReplayError, SandboxUnavailable, SandboxLost, Unreadable, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
 

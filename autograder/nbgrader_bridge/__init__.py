@@ -16,13 +16,14 @@ nbgrader runs no cell of a submission. `python -m autograder.nbgrader_bridge LES
 whom it is told on standard input.
 """
 
-from autograder.nbgrader_bridge.collect import CollectSafely
+from autograder.nbgrader_bridge.collect import SET_ASIDE, CollectSafely
 from autograder.nbgrader_bridge.course import (
     directories,
     exercises,
     generate_assignment,
     grade_one,
     grades,
+    judges,
     open_course,
     parse_timestamp,
     roster,
@@ -38,6 +39,7 @@ from autograder.nbgrader_bridge.submission import JudgeSubmission, SubmissionErr
 
 __all__ = [
     "REPAIRS",
+    "SET_ASIDE",
     "CollectSafely",
     "JudgeSubmission",
     "RedactForFeedback",
@@ -52,6 +54,7 @@ __all__ = [
     "generate_assignment",
     "grade_one",
     "grades",
+    "judges",
     "make_gradebook",
     "open_course",
     "parse_timestamp",

@@ -29,6 +29,14 @@ def open_course(submitted_directory: str | None = None) -> NbGraderAPI:
     return api
 
 
+def judges(api: NbGraderAPI) -> bool:
+    """Whether nbgrader hands submissions to the judge here, as this repository's `nbgrader_config.py` tells it to.
+
+    Without that it would run learners' code itself, outside every sandbox.
+    """
+    return f"{__package__}.JudgeSubmission" in api.config.Autograde.get("sanitize_preprocessors", [])
+
+
 def directories(api: NbGraderAPI) -> dict[str, Path]:
     """The folders of nbgrader's steps, as configured, below the course's root."""
     course = api.coursedir

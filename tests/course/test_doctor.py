@@ -71,6 +71,7 @@ T4 = Gpu("Tesla T4", (7, 5), True)
 BRANCHES = [
     (doctor.python((3, 11, 2)), OK, "3.11.2"),
     (doctor.python((3, 10, 13)), MISSING, "make PYTHON=python3.12 environment"),
+    (doctor.python((3, 14, 0)), MISSING, "3.11, 3.12 or 3.13 is needed"),
     (library(), OK, "2.13.0+cpu"),
     (library("2.11.0+cu130"), OK, "2.11.0"),
     (library("2.10.1"), NOTE, "tested with 2.11 to 2.13"),

@@ -14,7 +14,7 @@ from autograder.lesson import SLUG
 ROOT = Path(__file__).resolve().parents[2]
 LESSONS = builder.lesson_names(ROOT)
 
-# Fixed in EXERCISES.md; tests and submissions written elsewhere use them.
+# Fixed for good: tests and submissions written elsewhere use them.
 GRADE_IDS = {
     "01_warm_up": {
         "q1-verdicts",

@@ -16,6 +16,7 @@ from autograder import cli, nbgrader_bridge
 from autograder.grading import grade
 from autograder.grading.grade import Options
 from autograder.grading.journal import Entry, Journal
+from autograder.grading.judging import SECRET
 from autograder.grading.table import Row, as_text, write_csv
 from autograder.judge.sandbox import why_unavailable
 from autograder.nbgrader_bridge import grades, open_course
@@ -294,13 +295,45 @@ def test_without_a_sandbox_grading_refuses_unless_told(tiny_course: Any) -> None
         assert entry.grading != forgeable.grading
 
 
+def test_without_this_courses_configuration_nothing_is_run(tiny_course: Any) -> None:
+    """nbgrader alone would execute the notebook, as the instructor."""
+    traced = tiny_course.root / "ran"
+    tiny_course.submit("ada", double_code=f"open({str(traced)!r}, 'w')")
+    (tiny_course.root / "nbgrader_config.py").unlink()
+    with pytest.raises(
+        grade.GradingError, match=r"^--course-dir: .* has no nbgrader_config\.py of this course"
+    ):
+        _grade()
+    assert not traced.exists()
+    assert not (tiny_course.root / "gradebook.db").exists()
+
+
+def test_a_damaged_secret_is_no_fault_of_the_machine(tiny_course: Any) -> None:
+    tiny_course.submit("ada")
+    secret = tiny_course.root / SECRET
+    secret.parent.mkdir(exist_ok=True)
+    secret.write_text("not a secret")
+    with pytest.raises(grade.GradingError, match="secret"):
+        _grade(into_gradebook=False, unsafe=True)
+    assert not _entries()
+
+
+def test_what_collecting_set_aside_is_recalled(tiny_course: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    aside = tiny_course.root / nbgrader_bridge.SET_ASIDE / f"{LESSON}.txt"
+    aside.parent.mkdir(parents=True)
+    aside.write_text("bob+01_tiny+...: its notebook is called Untitled.ipynb\n")
+    tiny_course.submit("ada")
+    _grade(into_gradebook=False, unsafe=True)
+    assert str(aside) in capsys.readouterr().err
+
+
 def test_what_is_wrong_with_the_lesson_is_said_once(
     tiny_course: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["grade", LESSON]) == 1
     assert "no submissions" in capsys.readouterr().err
     assert cli.main(["grade", "02_unknown"]) == 1
-    assert "there is no lesson 02_unknown" in capsys.readouterr().err
+    assert "LESSON: expected one of 01_tiny, got 02_unknown" in capsys.readouterr().err
     assert cli.main(["grade", "--jobs", "0"]) == 2
     assert "--jobs: expected at least 1, got 0" in capsys.readouterr().err
     assert cli.main(["grade", "--course-dir", "nowhere"]) == 2
