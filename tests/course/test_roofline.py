@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import kernels
+from bench.targets import data_sheet_bytes_per_s
 from course import roofline
 
 needs_interpreter = pytest.mark.skipif(not kernels.INTERPRET, reason="with a GPU the kernels are timed")
@@ -14,6 +15,8 @@ needs_interpreter = pytest.mark.skipif(not kernels.INTERPRET, reason="with a GPU
 def test_committed_results_name_their_gpu_and_stay_under_the_roof():
     kept = roofline.committed()
     assert "H200" in kept.gpu
+    measured = {"environment": {"gpu": kept.gpu}, "ceilings": {}}
+    assert data_sheet_bytes_per_s(measured) == roofline.BYTES_PER_S
     assert {point.case for point in kept.points} == set(roofline.CASES)
     assert {point.who for point in kept.points} == set(roofline.CONTENDERS.values())
     for point in kept.points:

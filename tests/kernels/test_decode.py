@@ -101,10 +101,8 @@ def test_batch_invariance(device, monkeypatch):
     assert torch.equal(again.flip(0), output)
     for request in range(len(batch.seq_lens)):
         own_blocks = -(-int(batch.seq_lens[request]) // batch.key_cache.shape[1])
-        for table_width in (
-            None,
-            max(1, own_blocks),
-        ):  # the narrower one has no room for a split where the request is short
+        # The narrower table has no room for a split where the request is short.
+        for table_width in (None, max(1, own_blocks)):
             single = split_decode(*alone(batch, request, table_width), batch_invariant=True, return_lse=True)
             assert torch.equal(single[0][0], output[request])
             assert torch.equal(single[1][0], lse[request])
