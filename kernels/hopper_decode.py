@@ -81,7 +81,9 @@ def launch_decode(
     # 96 a thread leave a quarter of them to the merge, whose programs are there before these end: see hopper_decode_merge.py.
     tile_size = 8192 // head_size
     programs_together, num_stages, max_registers = (2, 5, 96) if head_size <= 128 else (1, 10, None)
-    num_programs = programs_together * runtime.num_multiprocessors(query.device)
+    # As many shares as fill the multiprocessors, each with a program for every kv head.
+    num_shares = max(1, programs_together * runtime.num_multiprocessors(query.device) // num_kv_heads)
+    num_programs = num_shares * num_kv_heads
     box = min(block_size, tile_size)
     key_desc, *key_rows = describe_rows(key_cache, box)
     value_desc, *value_rows = describe_rows(value_cache, box)

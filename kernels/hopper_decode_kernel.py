@@ -1,9 +1,9 @@
 """The Gluon program of hopper_decode.py: paged decode on one Hopper GPU.
 
-What it computes is what decode.py computes. How work is cut: a step is TILE_SIZE positions of one kv head of one
-request; all steps of a batch stand in one list, request by request, in it kv head by kv head, in it from the first
-position to the last; and program p of P takes the p-th of P equal shares, whatever the lengths are. What a share has of
-one sequence is a run. The programs live from the first step to the last, two on each multiprocessor (one with heads of
+What it computes is what decode.py computes. How work is cut: a step is TILE_SIZE positions of a request; all steps of a
+batch stand in one list, request by request; and a share is one of the equal parts of that list, whatever the lengths
+are. Each share is the work of NUM_KV_HEADS programs side by side, one for each kv head. What a share has of one request
+is a run. The programs live from the first step to the last, two on each multiprocessor (one with heads of
 256). Each reads all of seq_lens to find its share, its queries and its part of the block table. In it one warp (the
 producer) lets the copy engine (TMA) fetch keys and values into a ring in shared memory, a box of rows for each cache
 block, and runs ahead from one request into the next. Four warps (the consumer) multiply on the tensor cores (wgmma).
@@ -13,7 +13,8 @@ output at once; where a share ends within a sequence, what it has goes to a buff
 this one merges (hopper_decode_merge.py).
 
 What bounds it: reading keys and values, once each. Two rings keep up to 160 KB on their way in each multiprocessor,
-also while one request ends and the next begins.
+also while one request ends and the next begins. A slot's kv heads lie side by side in memory; as their programs go
+through the positions together, they read neighbouring bytes at about the same time, which memory likes.
 """
 
 # mypy: allow-untyped-defs
@@ -56,7 +57,7 @@ def _first_tile(seq_len, window, TILE_SIZE: gl.constexpr):
 
 @gluon.jit
 def _count_steps(seq_len, window, TILE_SIZE: gl.constexpr):
-    """Steps of one kv head. A request of length 0 has one: whoever takes it writes the zeros."""
+    """Steps of a request. One of length 0 has one: whoever takes it writes the zeros."""
     end = (seq_len + TILE_SIZE - 1) // TILE_SIZE
     return gl.maximum(end - _first_tile(seq_len, window, TILE_SIZE), 1)
 
@@ -123,13 +124,13 @@ def _produce(
 ):
     """Fetch the share's tiles in turn: keys into one stage of the ring, their values into the next."""
     BYTES: gl.constexpr = TILE_SIZE * HEAD_SIZE * 2
+    kv_head = gl.program_id(0) % NUM_KV_HEADS
     stage = 0
     phase = 1
     while step < share_end:
         seq_len = gl.load(seq_lens_ptr + request)
         num_steps = _count_steps(seq_len, window, TILE_SIZE)
-        kv_head = (step - request_start) // num_steps
-        first_step = (step - request_start) % num_steps
+        first_step = step - request_start
         last_step = gl.minimum(num_steps, first_step + share_end - step)  # one past
         first = gl.maximum(seq_len - window, 0)
         first_tile = _first_tile(seq_len, window, TILE_SIZE)
@@ -157,7 +158,7 @@ def _produce(
                 stage = 0
                 phase ^= 1
         step += last_step - first_step
-        if step - request_start == num_steps * NUM_KV_HEADS:
+        if step - request_start == num_steps:
             request += 1
             request_start = step
 
@@ -219,6 +220,8 @@ def _consume(
     OUTPUT_ROW: gl.constexpr = gl.SliceLayout(1, OUTPUT)
     dtype: gl.constexpr = query_smem.dtype
     program = gl.program_id(0)
+    kv_head = program % NUM_KV_HEADS
+    first_head = kv_head * NUM_QUERIES_PER_KV
     query_row = gl.arange(0, ROWS, layout=gl.SliceLayout(1, QUERY))
     query_dim = gl.arange(0, HEAD_SIZE, layout=gl.SliceLayout(0, QUERY))
     score_row = gl.arange(0, ROWS, layout=SCORE_ROW)
@@ -232,12 +235,10 @@ def _consume(
     while step < share_end:
         seq_len = gl.load(seq_lens_ptr + request)
         num_steps = _count_steps(seq_len, window, TILE_SIZE)
-        kv_head = (step - request_start) // num_steps
-        first_step = (step - request_start) % num_steps
+        first_step = step - request_start
         last_step = gl.minimum(num_steps, first_step + share_end - step)  # one past
         first = gl.maximum(seq_len - window, 0)
         first_tile = _first_tile(seq_len, window, TILE_SIZE)
-        first_head = kv_head * NUM_QUERIES_PER_KV
         query_at = request.to(gl.int64) * stride_query_token + (first_head + query_row) * stride_query_head
         query = gl.load(
             query_ptr + gl.expand_dims(query_at, 1) + gl.expand_dims(query_dim, 0),
@@ -324,7 +325,7 @@ def _consume(
             gl.store(part_lse_ptrs, lse, mask=score_row < NUM_QUERIES_PER_KV)
 
         step += last_step - first_step
-        if step - request_start == num_steps * NUM_KV_HEADS:
+        if step - request_start == num_steps:
             request += 1
             request_start = step
 
@@ -394,15 +395,12 @@ def paged_decode_hopper_kernel(
     layout: gl.constexpr = gl.BlockedLayout([LANES // 128], [32], [4], [0])
     lane = gl.arange(0, LANES, layout=layout)
     seq_lens = gl.load(seq_lens_ptr + lane, mask=lane < num_reqs, other=0)
-    steps = gl.where(lane < num_reqs, _count_steps(seq_lens, window, TILE_SIZE) * NUM_KV_HEADS, 0)
+    steps = gl.where(lane < num_reqs, _count_steps(seq_lens, window, TILE_SIZE), 0)
     end = gl.associative_scan(steps, 0, _add)
     num_steps = gl.max(end)
-    num_programs = gl.minimum(gl.num_programs(0), num_steps)
-    steps_a_program = num_steps // num_programs
-    num_longer = num_steps % num_programs  # programs with one step more
-    program = gl.program_id(0)
-    step = gl.minimum(program * steps_a_program + gl.minimum(program, num_longer), num_steps)
-    share_end = gl.minimum(step + steps_a_program + gl.where(program < num_longer, 1, 0), num_steps)
+    steps_a_share = gl.cdiv(num_steps, gl.num_programs(0) // NUM_KV_HEADS)
+    step = gl.minimum(gl.program_id(0) // NUM_KV_HEADS * steps_a_share, num_steps)
+    share_end = gl.minimum(step + steps_a_share, num_steps)
     before = (lane < num_reqs) & (end <= step)
     request = gl.sum(before.to(gl.int32))
     request_start = gl.max(gl.where(before, end, 0))

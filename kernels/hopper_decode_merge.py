@@ -29,18 +29,8 @@ MAX_REGISTERS = 128
 
 @triton.jit
 def _count_steps(seq_lens, window, TILE_SIZE: tl.constexpr):
-    """Steps of one kv head, as hopper_decode_kernel.py counts them."""
+    """Steps of a request, as hopper_decode_kernel.py counts them."""
     return tl.maximum(tl.cdiv(seq_lens, TILE_SIZE) - tl.maximum(seq_lens - window, 0) // TILE_SIZE, 1)
-
-
-@triton.jit
-def _find_program(step, num_steps, NUM_PROGRAMS: tl.constexpr):
-    """The program whose share has this step, where shares are equal and the first ones may have one step more."""
-    num_programs = tl.minimum(NUM_PROGRAMS, num_steps)
-    steps = num_steps // num_programs
-    num_longer = num_steps % num_programs
-    behind = step - num_longer * (steps + 1)
-    return tl.where(behind < 0, step // (steps + 1), num_longer + behind // steps)
 
 
 @triton.jit(do_not_specialize=["num_reqs", "window"])
@@ -54,7 +44,7 @@ def _merge_shares_kernel(
     window,
     stride_out_token,
     stride_out_head,
-    NUM_PROGRAMS: tl.constexpr,  # of the decode
+    NUM_SHARES: tl.constexpr,  # of the decode
     TILE_SIZE: tl.constexpr,  # of the decode
     NUM_KV_HEADS: tl.constexpr,
     NUM_QUERIES_PER_KV: tl.constexpr,
@@ -71,11 +61,11 @@ def _merge_shares_kernel(
     exists = lane < num_reqs
     seq_lens = tl.load(seq_lens_ptr + lane, mask=exists, other=0)
     steps = tl.where(exists, _count_steps(seq_lens, window, TILE_SIZE), 0)
-    of_head = tl.sum(tl.where(lane == request, steps, 0))
-    first_step = tl.sum(tl.where(lane < request, steps, 0)) * NUM_KV_HEADS + kv_head * of_head
-    num_steps = tl.sum(steps) * NUM_KV_HEADS
-    first_program = _find_program(first_step, num_steps, NUM_PROGRAMS)
-    num_parts = _find_program(first_step + of_head - 1, num_steps, NUM_PROGRAMS) - first_program + 1
+    num_steps = tl.sum(tl.where(lane == request, steps, 0))
+    first_step = tl.sum(tl.where(lane < request, steps, 0))
+    steps_a_share = tl.cdiv(tl.sum(steps), NUM_SHARES)
+    first_share = first_step // steps_a_share
+    num_parts = (first_step + num_steps - 1) // steps_a_share - first_share + 1
     row = tl.program_id(1) * NUM_ROWS + tl.arange(0, NUM_ROWS)
     in_group = row < NUM_QUERIES_PER_KV
     row_max, row_sum, acc = start_softmax(NUM_ROWS, HEAD_SIZE)
@@ -86,8 +76,9 @@ def _merge_shares_kernel(
         return  # that program wrote the output
     for start in range(0, num_parts, NUM_PARTS):
         part = start + tl.arange(0, NUM_PARTS)
-        # Slot 1 is for what a program began, slot 0 for what it went on with.
-        slot = (first_program + part) * 2 + (part == 0).to(tl.int32)
+        # Of a program's slots, 1 is for what it began and 0 for what it went on with.
+        program = (first_share + part) * NUM_KV_HEADS + kv_head
+        slot = program * 2 + (part == 0).to(tl.int32)
         at = slot.to(tl.int64)[None, :] * NUM_QUERIES_PER_KV + row[:, None]
         row_max, row_sum, acc = merge_parts(
             row_max,
@@ -122,9 +113,10 @@ def launch_merge_shares(
     num_reqs, num_heads, _ = out.shape
     num_kv_heads = num_heads // num_queries_per_kv
     num_sequences = num_reqs * num_kv_heads
+    num_shares = num_programs // num_kv_heads
     # Parts of a sequence where all are of equal length; a ragged batch's longest needs a few rounds. What a program
     # loads at once, in 32 KB, is divided between parts and rows.
-    even_parts = triton.cdiv(num_programs, num_sequences) + 1
+    even_parts = triton.cdiv(num_shares, num_reqs) + 1
     most = min(64, 8192 // head_size)
     num_parts = max(8, min(most, triton.next_power_of_2(even_parts)))
     num_rows = min(most // num_parts, triton.next_power_of_2(num_queries_per_kv))
@@ -138,7 +130,7 @@ def launch_merge_shares(
             num_reqs,
             window,
             *out.stride()[:2],
-            NUM_PROGRAMS=num_programs,
+            NUM_SHARES=num_shares,
             TILE_SIZE=tile_size,
             NUM_KV_HEADS=num_kv_heads,
             NUM_QUERIES_PER_KV=num_queries_per_kv,

@@ -255,10 +255,11 @@ HOPPER_MUTANTS = (
 _hopper_share = _of("hopper_decode_kernel.py", "_consume", HOPPER_DECODE)
 _hopper_fetch = _of("hopper_decode_kernel.py", "_produce", HOPPER_DECODE)
 _hopper_merge = _of("hopper_decode_merge.py", "_merge_shares_kernel", HOPPER_DECODE)
-_hopper_owner = _of("hopper_decode_merge.py", "_find_program", HOPPER_DECODE)
 HOPPER_DECODE_MUTANTS = (
-    _hopper_merge("hopper decode: the last part forgotten", "- first_program + 1", "- first_program"),
-    _hopper_owner("hopper decode: longer shares forgotten", "num_longer + behind // steps", "behind // steps"),
+    _hopper_merge("hopper decode: the last part forgotten", "- first_share + 1", "- first_share"),
+    _hopper_merge("hopper decode: another kv head's parts", "* NUM_KV_HEADS + kv_head\n", "* NUM_KV_HEADS\n"),
+    _hopper_merge("hopper decode: shares of another length", "tl.cdiv(tl.sum(steps), NUM_SHARES)", "(tl.sum(steps) // NUM_SHARES + 1)"),
+    _hopper_fetch("hopper decode: another kv head's keys", "gl.program_id(0) % NUM_KV_HEADS", "gl.program_id(0) * 0"),
     _hopper_share("hopper decode: a sink in every part", "if first_step == 0:  # a sink", "if first_step >= 0:  # a sink"),
     _hopper_share("hopper decode: values past the end kept", "(tile_start < first) | (tile_start + TILE_SIZE > seq_len)", "tile_start < first"),
     _hopper_share("hopper decode: one token too many", "tile_start + column < seq_len", "tile_start + column <= seq_len"),

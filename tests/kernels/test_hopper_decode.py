@@ -45,8 +45,8 @@ SIZES = {
     "block size 8": Spec((), num_heads=4, num_kv_heads=2, head_size=64, block_size=8),
     "block size 128": Spec((), num_heads=4, num_kv_heads=2, head_size=128, block_size=128),
 }
-# In the emulation, with six programs: sequences shared by several, shared by two, whole, of a tile's length and of none.
-FEW_REQUESTS = (300, 0, 65, 64, 1, 130)
+# In the emulation, with nine shares for two kv heads: sequences shared by four and by three, whole, of a tile's length and of none.
+FEW_REQUESTS = (65, 300, 0, 64, 700, 1, 130)
 
 
 def batch_of(name, lengths, dtype, device):
@@ -55,9 +55,9 @@ def batch_of(name, lengths, dtype, device):
 
 @pytest.fixture
 def emulated(monkeypatch):
-    """The CPU, with Gluon emulated and three multiprocessors."""
+    """The CPU, with Gluon emulated and nine multiprocessors."""
     (module,) = emulate(monkeypatch, "hopper_decode_kernel")
-    monkeypatch.setattr(runtime, "num_multiprocessors", lambda device: 3)
+    monkeypatch.setattr(runtime, "num_multiprocessors", lambda device: 9)
     for waits in (module, hopper_decode_merge):
         monkeypatch.setattr(waits, "gdc_wait", lambda: None)
         monkeypatch.setattr(waits, "gdc_launch_dependents", lambda: None)
