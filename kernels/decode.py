@@ -36,7 +36,7 @@ from kernels.softmax import (
     start_softmax_at_sinks,
     update_softmax,
 )
-from kernels.tiers import choose_decode_tier
+from kernels.tiers import SHORTEST_SPLIT, choose_decode_tier
 
 __all__ = ["paged_decode"]
 
@@ -239,7 +239,7 @@ def choose_config(row_bytes: int, num_sequences: int, device: torch.device, *, f
     # cut that is shorter than 1.25 times the mean: an even batch stays whole, and of a ragged one the long ones are cut.
     wanted_splits = max(3 * runtime.num_multiprocessors(device), num_sequences * 4 // 5)
     num_stages = 3 if fp8 else 2  # what is read is converted, and waits for that as well
-    return Config(tile_size, 4, num_stages, wanted_splits, 256)
+    return Config(tile_size, 4, num_stages, wanted_splits, SHORTEST_SPLIT)
 
 
 FIXED_SPLIT_SIZE = 1024  # positions, in the batch-invariant mode
@@ -308,7 +308,7 @@ def paged_decode(
     if tier not in ("hopper", "triton", None):
         raise ValueError(f'tier: expected "hopper", "triton" or None, got {tier!r}')
     if tier is None:
-        tier = choose_decode_tier(query, key_cache, value_cache, options).tier
+        tier = choose_decode_tier(query, key_cache, value_cache, block_table, options).tier
     elif tier == "hopper" and (
         objection := hopper_decode.objection(
             query, key_cache, value_cache, k_scale=k_scale, v_scale=v_scale, batch_invariant=batch_invariant

@@ -14,9 +14,8 @@ from kernels.options import Scale, ScoreOptions
 
 __all__ = ["Choice", "explain", "explain_decode"]
 
-# Requests times kv heads from which on decode's Triton tier was measured to be as fast as the Hopper program or faster:
-# so many sequences keep every multiprocessor busy, however long each is.
-MANY_SEQUENCES = 2048
+# Positions. What is shorter is not worth another program and a merge: decode.py cuts no sequence into shorter splits.
+SHORTEST_SPLIT = 256
 # Heads from which on latent decode's Hopper program was measured to be faster: it multiplies for 64, however few there are.
 FEW_LATENT_HEADS = 16
 
@@ -55,10 +54,13 @@ def choose_tier(
 
 
 def choose_decode_tier(
-    query: torch.Tensor, key_cache: torch.Tensor, value_cache: torch.Tensor, options: ScoreOptions
+    query: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    options: ScoreOptions,
 ) -> Choice:
-    """The tier for a `paged_decode` with these arguments. The figures are in bench/results/tuning-h100.md
-    and tuning-h200.md."""
+    """The tier for a `paged_decode` with these arguments. The figures are in bench/results/tuning-h200.md."""
     if runtime.INTERPRET:
         return Choice("interpreter", f"kernels run on: {runtime.describe()}")
     from kernels import hopper_decode
@@ -73,12 +75,13 @@ def choose_decode_tier(
     )
     if objection:
         return Choice("triton", f"of the Hopper kernel: {objection}")
-    if query.shape[2] != 128:
-        return Choice("triton", f"the Triton kernel was measured to be faster with heads of {query.shape[2]}")
-    num_sequences = len(query) * key_cache.shape[2]
-    if num_sequences >= MANY_SEQUENCES:
+    most_seen = block_table.shape[1] * key_cache.shape[1]
+    if options.sliding_window is not None:
+        most_seen = min(most_seen, options.sliding_window)
+    if most_seen <= SHORTEST_SPLIT:
         return Choice(
-            "triton", f"{num_sequences} sequences (requests times kv heads) fill the GPU without being cut"
+            "triton",
+            f"a query sees {most_seen} positions at most: nothing to cut, and so nothing to plan or to merge",
         )
     return Choice(
         "hopper", "the GPU is of the Hopper generation, and its program cuts the batch into equal shares"
@@ -169,4 +172,4 @@ def explain_decode(
     contract.check_paged(
         query, key_cache, value_cache, block_table, seq_lens, None, scale, out, options, fp8=True
     )
-    return choose_decode_tier(query, key_cache, value_cache, options)
+    return choose_decode_tier(query, key_cache, value_cache, block_table, options)

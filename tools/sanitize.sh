@@ -4,6 +4,7 @@
 #   sh tools/sanitize.sh                         memcheck, the GPU suite's small cases
 #   sh tools/sanitize.sh racecheck               races in shared memory, fewer cases (it is slower)
 #   sh tools/sanitize.sh memcheck tests/kernels/test_cascade.py -k "features and bf16"     pytest's own words
+#   FILES="tests/kernels/test_decode.py ..." sh tools/sanitize.sh      these files only: a share for each of several GPUs
 #
 # torch hands out pieces of large blocks, where a read past a tensor's end still hits memory that is its own. So its cache
 # is turned off: every tensor is an allocation, and a byte outside is an error. ptxas, which Triton starts, is not checked.
@@ -64,7 +65,7 @@ if [ $# -gt 0 ]; then
 fi
 # A process for each file, so that what memcheck keeps does not add up.
 worst=0
-for file in tests/kernels/test_*.py; do
+for file in ${FILES:-tests/kernels/test_*.py}; do
     sanitize "$file" -k "$cases"
     status=$?
     [ $status -eq 5 ] && status=0 # no test of this file is among the cases

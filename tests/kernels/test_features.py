@@ -268,10 +268,18 @@ def test_explain_decode_says_what_runs(device):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(
-    ("num_reqs", "head_size", "tier"), [(2, 128, "hopper"), (2, 64, "triton"), (300, 128, "triton")]
+    ("head_size", "length", "window", "tier"),
+    [
+        (128, 257, None, "hopper"),
+        (64, 257, None, "hopper"),
+        (256, 257, None, "hopper"),
+        (80, 257, None, "triton"),
+    ]
+    + [(128, 256, None, "triton"), (128, 9000, 256, "triton"), (128, 9000, 257, "hopper")],
 )
-def test_decode_takes_the_tier_that_was_measured_to_be_faster(num_reqs, head_size, tier, device):
+def test_decode_takes_the_tier_that_was_measured_to_be_faster(head_size, length, window, tier, device):
     if torch.cuda.get_device_capability()[0] != 9:
         pytest.skip("needs a Hopper GPU")
-    spec = Spec(((1, 20),) * num_reqs, num_heads=32, num_kv_heads=8, head_size=head_size)
-    assert kernels.explain_decode(*make_batch(spec, torch.bfloat16, device).decode_arguments).tier == tier
+    spec = Spec(((1, length), (1, 3)), num_heads=8, num_kv_heads=2, head_size=head_size)
+    arguments = make_batch(spec, torch.bfloat16, device).decode_arguments
+    assert kernels.explain_decode(*arguments, sliding_window=window).tier == tier

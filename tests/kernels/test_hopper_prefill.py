@@ -247,13 +247,21 @@ def test_a_slow_program_loses_no_tile(emulated, monkeypatch):
     others have found that no ticket is left."""
     gl = sys.modules["kernels.hopper_prefill_producer"].gl
     add, others_done, waited = gl.atomic_add, threading.Barrier(3), []
+    has_ticket = (
+        threading.Event()
+    )  # program 0, the first of all: the others could take every ticket before it has begun
 
     def slow(pointer, addend):
-        if pointer.offset == 1 and gl.program_id(0) != 0:  # programs that are done
+        if pointer.offset == 0 and gl.program_id(0) != 0:
+            assert has_ticket.wait(20.0)
+        elif pointer.offset == 1 and gl.program_id(0) != 0:  # programs that are done
             others_done.wait(20.0)
         elif pointer.offset >= 2 and gl.program_id(0) == 0 and not waited:
             waited.append(others_done.wait(20.0))
-        return add(pointer, addend)
+        before = add(pointer, addend)
+        if pointer.offset == 0 and gl.program_id(0) == 0:
+            has_ticket.set()
+        return before
 
     monkeypatch.setattr(gl, "atomic_add", slow)
     monkeypatch.setattr(gluon_emulator.Kernel, "together", True)
