@@ -1469,9 +1469,9 @@ roofline.show(
 # <details><summary>For which batch it helps, and why not for the other</summary>
 #
 # One request of 32k tokens is 8 programs without splits, one for each kv head, and a hundred multiprocessors have nothing to do. On the
-# H200 packed heads reach 3 % of the roof there, splits 71 %. 64 requests are 512 programs, enough for all of them, and each is as long as the
+# H200 packed heads reach 3 % of the roof there, splits 73 %. 64 requests are 512 programs, enough for all of them, and each is as long as the
 # others. Nothing is left to win by cutting, and the schedule and the merge cost something: there the rung without splits is a little ahead,
-# 129 against 133 us.
+# 127 against 129 us.
 # Why does <code>paged_decode</code> not take that rung then? The shapes are the same when one of the 64 requests is long and the others are
 # short, and lengths are on the GPU, where nobody waits to read them. With 128 requests of very different lengths that rung took
 # twice as long as <code>paged_decode</code> (<code>bench/results/nvidia-h200.md</code>, decode 128 ragged).
