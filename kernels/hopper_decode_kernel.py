@@ -1,20 +1,20 @@
 """The Gluon program of hopper_decode.py: paged decode on one Hopper GPU.
 
 What it computes is what decode.py computes. How work is cut: a step is TILE_SIZE positions of a request; all steps of a
-batch stand in one list, request by request; and a share is one of the equal parts of that list, whatever the lengths
-are. Each share is the work of NUM_KV_HEADS programs side by side, one for each kv head. What a share has of one request
-is a run. The programs live from the first step to the last, two on each multiprocessor (one with heads of
-256). Each reads all of seq_lens to find its share, its queries and its part of the block table. In it one warp (the
-producer) lets the copy engine (TMA) fetch keys and values into a ring in shared memory, a box of rows for each cache
-block, and runs ahead from one request into the next. Four warps (the consumer) multiply on the tensor cores (wgmma).
-Their tile has 64 rows, most of them padding for the few query heads of a kv head: that costs a third of the tensor
-cores' time, and saves moving keys and values through registers. A sequence that one share holds is written to the
-output at once; where a share ends within a sequence, what it has goes to a buffer with its lse, and the kernel behind
-this one merges (hopper_decode_merge.py).
+batch stand in one list, request by request; and a share is a part of that list, all shares of one length (the last one
+shorter), whatever the requests' lengths are. A share is the work of NUM_KV_HEADS programs side by side, one for each kv
+head. What it has of one request is a run. The programs live from the first step to the last, two on each multiprocessor
+(one with heads of 256). Each reads all of seq_lens to find its share, its queries and its part of the block table. In it
+one warp (the producer) lets the copy engine (TMA) fetch keys and values into a ring in shared memory, a box of rows for
+each cache block, and runs ahead from one request into the next. Four warps (the consumer) multiply on the tensor cores
+(wgmma). Their tile has 64 rows, most of them padding for the few query heads of a kv head: that costs a third of the
+tensor cores' time, and saves moving keys and values through registers. A sequence that one program has from its start to
+its end is written to the output at once; where a share ends within a sequence, what it has goes to a buffer with its
+lse, and the kernel behind this one merges (hopper_decode_merge.py).
 
 What bounds it: reading keys and values, once each. Two rings keep up to 160 KB on their way in each multiprocessor,
-also while one request ends and the next begins. A slot's kv heads lie side by side in memory; as their programs go
-through the positions together, they read neighbouring bytes at about the same time, which memory likes.
+also while one request ends and the next begins. A slot's kv heads lie side by side in memory: as their programs go
+through the positions together, neighbouring bytes are read at about the same time, which memory likes.
 """
 
 # mypy: allow-untyped-defs

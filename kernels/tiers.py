@@ -84,7 +84,8 @@ def choose_decode_tier(
             f"a query sees {most_seen} positions at most: nothing to cut, and so nothing to plan or to merge",
         )
     return Choice(
-        "hopper", "the GPU is of the Hopper generation, and its program cuts the batch into equal shares"
+        "hopper",
+        "the GPU is of the Hopper generation, and its program cuts the batch into shares of one length",
     )
 
 

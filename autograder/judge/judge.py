@@ -21,6 +21,7 @@ from autograder import registry
 from autograder.examine import examine
 from autograder.failure import CheckFailed, UnknownCheck
 from autograder.judge import gpu
+from autograder.judge.faults import Fault
 from autograder.judge.judgement import (
     ERROR,
     INFRASTRUCTURE,
@@ -35,7 +36,7 @@ from autograder.judge.proxy import RemoteError, clean
 from autograder.judge.rebuild import Cell, Unreadable, kernel_tests, rebuild, trusted_imports
 from autograder.judge.sandbox import PRELOAD, Limits, Sandbox, SandboxLost
 from autograder.judge.scan import remarks
-from autograder.judge.session import Fault, Session
+from autograder.judge.session import Session
 from autograder.judge.trusted_check import Inspections
 from autograder.known_mistakes import KnownMistakes
 from autograder.learner import Points, parts_of

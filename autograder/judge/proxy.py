@@ -8,12 +8,24 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
-if TYPE_CHECKING:
-    from autograder.judge.session import Session
+
+class Reach(Protocol):
+    """What a proxy needs of the session that made it: an attribute of its object, and a call of it."""
+
+    def attribute(self, proxy: Proxy, name: str) -> Any: ...
+
+    def call(
+        self,
+        proxy: Proxy,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        by: str | None = None,
+        tell: Callable[[Any], Any] | None = None,
+    ) -> Any: ...
 
 
 class Proxy:
@@ -22,7 +34,7 @@ class Proxy:
     `_blame`: the name whose faults are counted with this object's, where it was made of what has that name.
     """
 
-    def __init__(self, session: Session, generation: int, number: int, origin: str | None = None) -> None:
+    def __init__(self, session: Reach, generation: int, number: int, origin: str | None = None) -> None:
         self._session = session
         self._generation = generation
         self._number = number

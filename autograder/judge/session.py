@@ -7,10 +7,8 @@ before and goes on. A sandbox that is *lost* is the machine's fault: everything 
 from __future__ import annotations
 
 import math
-import os
 import secrets
 import selectors
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,11 +16,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from autograder import cuda_fault
-from autograder.failure import AnswerProblem, Problem
-from autograder.judge import evidence, png, shown, wire
-from autograder.judge.judgement import CRASHED, MEMORY, TIMEOUT
+from autograder.judge import faults, png, shown, wire
+from autograder.judge.faults import Fault
+from autograder.judge.judgement import CRASHED, TIMEOUT
+from autograder.judge.printed import Printed
 from autograder.judge.proxy import Proxy, clean, proxy_class, remote_error, write_back
+from autograder.judge.reply import is_question, is_reply
 from autograder.judge.sandbox import Limits, Sandbox, SandboxLost, Worker
 
 ATTEMPTS = 3  # sandboxes that are tried before the machine is called broken
@@ -31,14 +30,6 @@ _WATCH_SECONDS = 0.1
 MAX_QUESTIONS = 5000
 
 Tell = Callable[[Any], Any]
-
-
-class Fault(AnswerProblem):
-    """Learner's code ran into a limit or ended its process. `kind` is TIMEOUT, CRASHED or MEMORY."""
-
-    def __init__(self, kind: str, sentence: str) -> None:
-        super().__init__(Problem(sentence))
-        self.kind = kind
 
 
 class MissingName(NameError):
@@ -76,8 +67,7 @@ class Session:
         self._history: list[tuple[str, str]] = []
         self._left = self.limits.total
         self._deadline = math.inf
-        self._output = bytearray()
-        self.output_lost = 0
+        self._printed = Printed(self.limits.output)
         self.cell_faults: dict[str, Fault] = {}
         self.faults: list[Fault] = []
         self._faults_of: dict[str | int, list[Fault]] = {}
@@ -91,10 +81,11 @@ class Session:
 
     @property
     def output(self) -> str:
-        return clean(self._output.decode(errors="replace"))
+        return self._printed.text()
 
-    def _printed(self, start: int) -> str:
-        return clean(self._output[start:].decode(errors="replace"))
+    @property
+    def output_lost(self) -> int:
+        return self._printed.lost
 
     def begin(self) -> None:
         """A new cell: faults of earlier ones no longer count, but a function that had too many has one try left."""
@@ -102,8 +93,8 @@ class Session:
         self.launches = Counter()
         self.attention_calls = 0
         self._deadline = time.monotonic() + self.limits.test
-        for name, faults in self._faults_of.items():
-            self._faults_of[name] = faults[: max(0, self.limits.faults - 1)]
+        for name, earlier in self._faults_of.items():
+            self._faults_of[name] = earlier[: max(0, self.limits.faults - 1)]
 
     def run_cell(self, name: str, source: str, *, demo: bool = False) -> CellResult:
         """Runs a cell in the worker. Never raises for what the cell does; raises SandboxLost for the machine.
@@ -114,14 +105,14 @@ class Session:
         seconds = min(self.limits.cell, self.limits.demo) if demo and self._met_a_limit else self.limits.cell
         message = {"do": "cell", "name": name, "source": source, "show": not demo}
         self.begin()
-        start = len(self._output)
+        start = len(self._printed)
         try:
             reply = self._request(message, seconds)
         except Fault as ended:
             # Replaying it would end the next worker too.
             self.cell_faults[name] = ended
-            return CellResult(name, self._printed(start), fault=ended)
-        printed = self._printed(start)
+            return CellResult(name, self._printed.text(start), fault=ended)
+        printed = self._printed.text(start)
         error = reply.get("error")
         fault = self._fault_in(error) if error is not None else None
         if fault is not None:
@@ -177,7 +168,7 @@ class Session:
         changed = reply.get("changed")
         if changed is not None:
             if type(changed) is not tuple or len(changed) != 2:
-                raise self._record(Fault(CRASHED, "your code sent something that is no answer to the judge"))
+                raise self._record(faults.no_answer())
             write_back((args, kwargs), changed)
         return reply.get("value")
 
@@ -216,14 +207,8 @@ class Session:
 
     def _fault_in(self, error: dict[str, Any]) -> Fault | None:
         """The fault behind an exception after which the worker is no good any more; ends the worker."""
-        text = error["message"]
-        if "OutOfMemoryError" in error["bases"] and "CUDA" in text:
-            fault = Fault(MEMORY, "your code needs more of the GPU's memory than there is for it")
-        elif {"MemoryError", "OutOfMemoryError"} & set(error["bases"]) or "can't allocate memory" in text:
-            fault = Fault(MEMORY, f"your code needs more memory than there is ({_size(self.limits.memory)})")
-        elif (broken := cuda_fault.sentence(error["bases"], text)) is not None:
-            fault = Fault(CRASHED, broken)
-        else:
+        fault = faults.behind_exception(error["bases"], error["message"], self.limits)
+        if fault is None:
             return None
         self.close()
         return self._record(fault)
@@ -238,7 +223,7 @@ class Session:
         if self.lost:
             raise SandboxLost(self.lost)
         if self._left <= 0:
-            raise self._record(self._used_up())
+            raise self._record(faults.used_up(self.limits))
         for attempt in range(ATTEMPTS):
             try:
                 worker = self._live_worker()
@@ -268,7 +253,7 @@ class Session:
             self._generation += 1
             self._frames = wire.Frames(self.limits.frame)
             worker.connection.setblocking(False)
-            printed, lost = len(self._output), self.output_lost
+            printed, lost = len(self._printed), self._printed.lost
             for name, source in list(self._history):
                 try:
                     message = {"do": "cell", "name": name, "source": source, "show": False}
@@ -278,8 +263,7 @@ class Session:
                     self._history.remove((name, source))
                     self.cell_faults[name] = fault
                     break
-            del self._output[printed:]  # what the replay printed was printed before
-            self.output_lost = lost
+            self._printed.forget(printed, lost)  # what the replay printed was printed before
         return self._worker
 
     def _reach(self, proxy: Proxy) -> str | int:
@@ -288,14 +272,14 @@ class Session:
             return proxy._origin
         self._live_worker_or_lost()
         if proxy._generation != self._generation:
-            raise self._record(Fault(CRASHED, "the object is gone with the worker that held it"))
+            raise self._record(faults.gone())
         return proxy._number
 
     def _renew(self, proxy: Proxy) -> None:
         """A learner's name as an argument: a new worker has it again, under another number."""
         again = self.get(str(proxy._origin))
         if not isinstance(again, Proxy):
-            raise self._record(Fault(CRASHED, "the object is gone with the worker that held it"))
+            raise self._record(faults.gone())
         proxy._generation, proxy._number = again._generation, again._number
 
     def _live_worker_or_lost(self) -> None:
@@ -321,7 +305,7 @@ class Session:
             for _ in range(MAX_QUESTIONS + 1):
                 payload = self._talk(worker, wire.frame(data), seconds, started)
                 reply = wire.decode(payload, self._from_handle)
-                if tell is None or not _is_question(reply, number):
+                if tell is None or not is_question(reply, number):
                     break
                 data = self._told(tell, reply["ask"], number)
             else:
@@ -330,8 +314,8 @@ class Session:
             raise self._end(Fault(CRASHED, f"your code's answer cannot be read: {error}")) from None
         finally:
             self._left -= time.monotonic() - started
-        if not _is_reply(reply, number):
-            raise self._end(Fault(CRASHED, "your code sent something that is no answer to the judge"))
+        if not is_reply(reply, number):
+            raise self._end(faults.no_answer())
         checked: dict[str, Any] = reply
         return checked
 
@@ -351,7 +335,7 @@ class Session:
         limits = (
             (started + seconds, f"your code did not finish within {seconds:g} s"),
             (self._deadline, f"your code did not finish the test within {self.limits.test:g} s"),
-            (started + self._left, self._used_up().problem.headline),
+            (started + self._left, faults.used_up(self.limits).problem.headline),
         )
         deadline, sentence = min(limits)
         watch = time.monotonic() + 2 * _WATCH_SECONDS
@@ -368,7 +352,7 @@ class Session:
                     watch = time.monotonic() + _WATCH_SECONDS
                 for key, events in selector.select(min(deadline, watch) - now):
                     if key.fileobj is not worker.connection:
-                        if not self._take_output(worker):
+                        if not self._printed.take(worker.output):
                             selector.unregister(worker.output)
                         continue
                     try:
@@ -382,23 +366,19 @@ class Session:
                                 raise self._died()
                             payloads = self._frames.feed(piece)
                             if payloads:
-                                self._drain(worker)
+                                self._printed.drain(worker.output)
                                 return payloads[0] if len(payloads) == 1 else b""
                     except BlockingIOError:
                         continue
                     except (BrokenPipeError, ConnectionResetError):
                         raise self._died() from None
 
-    def _used_up(self) -> Fault:
-        return Fault(TIMEOUT, f"the submission has used up its {self.limits.total:g} s")
-
     def _watch(self) -> None:
         usage = self._sandbox.usage()
         if usage.ended:  # and something that it started holds the connection open
             raise self._died()
         if usage.memory > self.limits.memory:
-            text = f"your code needs more memory than there is ({_size(self.limits.memory)})"
-            raise self._end(Fault(MEMORY, text))
+            raise self._end(faults.too_much_memory(self.limits))
         if usage.processes > self.limits.processes:
             text = f"your code started more than {self.limits.processes} processes"
             raise self._end(Fault(CRASHED, text))
@@ -414,44 +394,15 @@ class Session:
         """The fault of a worker that ended by itself. Raises SandboxLost when it is the sandbox that ended."""
         assert self._worker is not None
         worker, self._worker = self._worker, None
-        status = self._end_worker(worker, patience=2.0)
-        if status is None:
-            return Fault(CRASHED, "your code closed the connection to the judge")
-        if status == 128 + signal.SIGKILL:
-            return Fault(MEMORY, "your code's process was killed, most likely for the memory that it used")
-        if status > 128:
-            try:
-                name = signal.strsignal(status - 128)
-            except ValueError:
-                name = f"signal {status - 128}"
-            return Fault(CRASHED, f"your code's process crashed ({name})")
-        return Fault(CRASHED, f"your code ended its process (exit status {status})")
+        return faults.of_status(self._end_worker(worker, patience=2.0))
 
     def _end_worker(self, worker: Worker, patience: float = 0.0) -> int | None:
         """Takes what was still to be read, kills the worker with everything that it started, and notes what it used."""
-        self._drain(worker)
+        self._printed.drain(worker.output)
         ended = self._sandbox.end_worker(worker, patience)
         self.cpu_seconds += ended.cpu_seconds
         self.peak_memory = max(self.peak_memory, ended.peak_memory)
         return ended.status
-
-    def _drain(self, worker: Worker) -> None:
-        for _ in range(64):
-            if not self._take_output(worker):
-                return
-
-    def _take_output(self, worker: Worker) -> bool:
-        """Takes a piece of what was printed. False when there is none now, or never again."""
-        try:
-            piece = os.read(worker.output, 1 << 18)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return False
-        room = max(0, self.limits.output - len(self._output))
-        self._output += piece[:room]
-        self.output_lost += len(piece) - len(piece[:room])
-        return bool(piece)
 
     # Handles
 
@@ -463,41 +414,5 @@ class Session:
         if not isinstance(value, Proxy):
             return None
         if value._generation != self._generation:
-            raise Fault(CRASHED, "the object is gone with the worker that held it")
+            raise faults.gone()
         return wire.Handle("", False, value._number)
-
-
-def _is_question(value: Any, number: int) -> bool:
-    """Whether a decoded value is a question that belongs to the request with this number."""
-    return type(value) is dict and value.keys() == {"id", "ask"} and value["id"] == number
-
-
-def _is_reply(reply: Any, number: int) -> bool:
-    """Whether a decoded value has the form of a reply to the request with this number."""
-    if type(reply) is not dict or reply.get("id") != number or type(reply.get("id")) is not int:
-        return False
-    launches, images = reply.get("launches"), reply.get("images", [])
-    if not (type(launches) is dict and len(launches) <= evidence.MAX_NAMES and type(images) is list):
-        return False
-    if not all(type(name) is str and _is_count(times) for name, times in launches.items()):
-        return False
-    if not _is_count(reply.get("attention_calls")):
-        return False
-    error = reply.get("error")
-    if error is None:
-        return True
-    return (
-        type(error) is dict
-        and all(type(error.get(name)) is str for name in ("type", "message", "line"))
-        and type(error.get("missing")) is bool
-        and type(error.get("bases")) is list
-        and all(type(base) is str for base in error["bases"])
-    )
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**40
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:g} GiB" if count >= 2**30 else f"{count / 2**20:g} MiB"

@@ -10,7 +10,7 @@ import torch
 
 from autograder import cuda_fault, registry
 from autograder.examine import examine
-from autograder.judge.session import Fault
+from autograder.judge.faults import Fault
 from autograder.known_mistakes import KnownMistakes
 from autograder.mistake_process import ATTEMPTS
 from autograder.outcome import Outcome, outcome_of

@@ -14,10 +14,11 @@ from autograder import registry, watched
 from autograder.closed_backends import MAX_CALLS, HiddenBackend
 from autograder.failure import AnswerProblem
 from autograder.judge import session as sessions
+from autograder.judge.faults import Fault
 from autograder.judge.judge import Judge
 from autograder.judge.judgement import CRASHED, TIMEOUT
 from autograder.judge.sandbox import why_unavailable
-from autograder.judge.session import Fault, Session
+from autograder.judge.session import Session
 from autograder.misconceptions import is_faulty, minimise
 from course import differential
 from course.closed_backends.engine import Spec

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from autograder.judge import processes
-from autograder.judge.session import TIMEOUT, Fault, Session
+from autograder.judge.faults import TIMEOUT, Fault
+from autograder.judge.session import Session
 
 Make = Callable[..., Session]
 

@@ -11,9 +11,10 @@ import psutil
 import pytest
 
 from autograder.judge import sandbox as sandbox_module
+from autograder.judge.faults import Fault
 from autograder.judge.judgement import CRASHED, MEMORY, TIMEOUT
 from autograder.judge.sandbox import Sandbox, SandboxUnavailable, gpu_nodes
-from autograder.judge.session import Fault, Session
+from autograder.judge.session import Session
 from course.vllm import source as vllm_source
 
 ROOT = Path(__file__).resolve().parents[3]

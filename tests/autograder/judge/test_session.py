@@ -8,10 +8,11 @@ import torch
 
 from autograder.failure import AnswerProblem
 from autograder.guard import unchanged
+from autograder.judge.faults import Fault
 from autograder.judge.judgement import CRASHED, MEMORY, TIMEOUT
 from autograder.judge.proxy import Proxy, RemoteError
 from autograder.judge.sandbox import Sandbox, SandboxLost
-from autograder.judge.session import Fault, MissingName, Session
+from autograder.judge.session import MissingName, Session
 
 Make = Callable[..., Session]
 

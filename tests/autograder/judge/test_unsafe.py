@@ -10,9 +10,10 @@ import pytest
 from nbformat import NotebookNode
 
 from autograder.judge import bubblewrap
+from autograder.judge.faults import CRASHED, MEMORY, TIMEOUT, Fault
 from autograder.judge.judge import Judge
 from autograder.judge.sandbox import Sandbox, SandboxUnavailable
-from autograder.judge.session import CRASHED, MEMORY, TIMEOUT, Fault, Session
+from autograder.judge.session import Session
 from tests.autograder.judge.conftest import LIMITS, Class
 from tests.autograder.judge.test_hostile import FULL, WRONG, points
 from tests.autograder.judge.test_sandbox import DAEMON, _sleepers, _wait
