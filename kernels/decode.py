@@ -339,7 +339,7 @@ def launch_decode(
     num_queries_per_kv = num_heads // num_kv_heads
     head_size_padded = max(16, triton.next_power_of_2(head_size))
     max_seq_len = block_table.shape[1] * block_size
-    most_seen = max_seq_len if options.sliding_window is None else min(max_seq_len, options.sliding_window)
+    most_seen = options.most_seen(max_seq_len)
     block_m = max(16, triton.next_power_of_2(num_queries_per_kv))
     element_size = key_cache.element_size()
     config = choose_config(

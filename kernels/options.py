@@ -24,6 +24,10 @@ class ScoreOptions:
     v_scale: Scale = None
     batch_invariant: bool = False
 
+    def most_seen(self, max_seq_len: int) -> int:
+        """Positions that a query sees at most, in a sequence of at most max_seq_len."""
+        return max_seq_len if self.sliding_window is None else min(max_seq_len, self.sliding_window)
+
 
 PLAIN = ScoreOptions()
 

@@ -75,9 +75,7 @@ def choose_decode_tier(
     )
     if objection:
         return Choice("triton", f"of the Hopper kernel: {objection}")
-    most_seen = block_table.shape[1] * key_cache.shape[1]
-    if options.sliding_window is not None:
-        most_seen = min(most_seen, options.sliding_window)
+    most_seen = options.most_seen(block_table.shape[1] * key_cache.shape[1])
     if most_seen <= SHORTEST_SPLIT:
         return Choice(
             "triton",

@@ -10,6 +10,8 @@
 # is turned off: every tensor is an allocation, and a byte outside is an error. ptxas, which Triton starts, is not checked.
 # A CUDA graph cannot be captured so, and tests that capture one are left out.
 #
+# All files take about 20 minutes on an H200.
+#
 # Give it the GPU to itself, one process at a time: memcheck keeps 71 GB of its memory after the 64 tests of Hopper decode.
 # Six such processes filled an H200, and tests then ended for lack of memory, with memcheck saying that it "didn't track the launch" of
 # some kernels. Ten, with 13 tests each, were more than the 80 GB of an H100 too: there 1 test of 15 came out wrong, and one hung, with no

@@ -7,7 +7,7 @@ import signal
 from autograder import cuda_fault
 from autograder.failure import AnswerProblem, Problem
 from autograder.judge.judgement import CRASHED, MEMORY, TIMEOUT
-from autograder.judge.sandbox import Limits
+from autograder.judge.limits import Limits
 
 
 class Fault(AnswerProblem):

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import torch
 
+Tell = Callable[[Any], Any]  # the judge's answer to what a call asks
+
 
 class Reach(Protocol):
     """What a proxy needs of the session that made it: an attribute of its object, and a call of it."""
@@ -24,7 +26,7 @@ class Reach(Protocol):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         by: str | None = None,
-        tell: Callable[[Any], Any] | None = None,
+        tell: Tell | None = None,
     ) -> Any: ...
 
 
@@ -62,7 +64,7 @@ class CallableProxy(Proxy):
         """As `observe.raced`, in the worker."""
         return self._session.call(self, (rival, arguments, more, queries), {}, by="raced")
 
-    def _with_backend(self, tell: Callable[[Any], Any], case: dict[str, Any] | None) -> Any:
+    def _with_backend(self, tell: Tell, case: dict[str, Any] | None) -> Any:
         """As `observe.with_backend`, in the worker; `tell` answers here what it asks."""
         return self._session.call(self, (case,), {}, by="with_backend", tell=tell)
 

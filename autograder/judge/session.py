@@ -11,7 +11,6 @@ import secrets
 import selectors
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +19,7 @@ from autograder.judge import faults, png, shown, wire
 from autograder.judge.faults import Fault
 from autograder.judge.judgement import CRASHED, TIMEOUT
 from autograder.judge.printed import Printed
-from autograder.judge.proxy import Proxy, clean, proxy_class, remote_error, write_back
+from autograder.judge.proxy import Proxy, Tell, clean, proxy_class, remote_error, write_back
 from autograder.judge.reply import is_question, is_reply
 from autograder.judge.sandbox import Limits, Sandbox, SandboxLost, Worker
 
@@ -28,8 +27,6 @@ ATTEMPTS = 3  # sandboxes that are tried before the machine is called broken
 _WATCH_SECONDS = 0.1
 # How often one call may ask the judge something, however quickly it is answered.
 MAX_QUESTIONS = 5000
-
-Tell = Callable[[Any], Any]
 
 
 class MissingName(NameError):

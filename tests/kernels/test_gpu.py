@@ -123,9 +123,8 @@ def test_launches_do_not_wait_for_the_device(device):
     merge = torch.randn(3, 4, 2, 64, device=device), torch.randn(3, 4, 2, device=device)
     options = feature_options(device, DECODE.num_heads, DECODE.num_kv_heads)
     latents, rank = random_latents(torch.bfloat16, device)
-    kernels.paged_attention(
-        *batch.arguments
-    )  # a process's first launch of the Hopper program waits: for its counters
+    # A process's first launch of Hopper prefill waits, for its counters.
+    kernels.paged_attention(*batch.arguments)
     mode = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -247,9 +247,8 @@ def test_a_slow_program_loses_no_tile(emulated, monkeypatch):
     others have found that no ticket is left."""
     gl = sys.modules["kernels.hopper_prefill_producer"].gl
     add, others_done, waited = gl.atomic_add, threading.Barrier(3), []
-    has_ticket = (
-        threading.Event()
-    )  # program 0, the first of all: the others could take every ticket before it has begun
+    # Of program 0, which has to be the first: the others could take every ticket before it has begun.
+    has_ticket = threading.Event()
 
     def slow(pointer, addend):
         if pointer.offset == 0 and gl.program_id(0) != 0:
